@@ -1,0 +1,162 @@
+"""Dates, times and durations.
+
+Forms are those of W3C XML Schema Part 2: ``xs:dateTime``, ``xs:date``, ``xs:time``, and ``xs:duration`` restricted to
+days and smaller, as XSD 1.1 defines ``xs:dayTimeDuration``; they are ISO 8601 forms too, so JSON uses the same texts.
+Instants of UTC are written with ``Z``. A fraction finer than a microsecond is cut, as `datetime.fromisoformat` does.
+"""
+
+from __future__ import annotations
+
+import re
+from datetime import date, datetime, time, timedelta
+from typing import Final
+
+from .errors import DecodeError, EncodeError, mismatch
+from .scalar import Scalar
+from .text import WHITE
+
+__all__ = ["MOMENTS"]
+
+_DATE = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
+_TIME = re.compile(r"([0-9]{2}:[0-9]{2}:[0-9]{2})(?:\.([0-9]+))?(Z|[+-][0-9]{2}:[0-9]{2})?")
+_DURATION = re.compile(
+    r"(-)?P(?:([0-9]+)D)?(?:T(?=[0-9.])(?:([0-9]+)H)?(?:([0-9]+)M)?(?:(?=[0-9]|\.[0-9])([0-9]*)(?:\.([0-9]*))?S)?)?"
+)
+_DAY: Final = timedelta(days=1)
+_MAX_OFFSET: Final = timedelta(hours=14)  # XSD 1.0 part 2, 3.2.7.3
+
+
+def _zoned(value: datetime | time) -> str:
+    offset = value.utcoffset()
+    text = value.isoformat()
+    if offset is None:
+        if value.tzinfo is not None:
+            raise EncodeError("the time zone gives no offset for a time without a date; use a fixed offset or none")
+        return text
+    if abs(offset) > _MAX_OFFSET or offset % timedelta(minutes=1):
+        raise EncodeError(f"the UTC offset {offset} has no XSD form: whole minutes, at most 14 hours; convert to UTC")
+    return text if offset else text[: -len("+00:00")] + "Z"
+
+
+def _clock(text: str) -> tuple[time, bool]:
+    """Read ``hh:mm:ss.ffffff`` with an optional zone; whether it was 24:00:00, the midnight that ends a day."""
+    match = _TIME.fullmatch(text)
+    if match is None:
+        raise ValueError
+    clock, fraction, zone = match.groups("")
+    is_end = clock == "24:00:00" and not fraction.strip("0")
+    if is_end:
+        clock = "00:00:00"
+    value = time.fromisoformat(f"{clock}.{fraction[:6]:0<6}{zone}")
+    if zone and abs(value.utcoffset() or timedelta()) > _MAX_OFFSET:
+        raise ValueError
+    return value, is_end
+
+
+def _datetime_of(text: str) -> datetime:
+    day, _, clock = text.strip(WHITE).partition("T")
+    try:
+        if not _DATE.fullmatch(day):
+            raise ValueError
+        at, is_end = _clock(clock)
+        moment = datetime.combine(date.fromisoformat(day), at)
+        return moment + _DAY if is_end else moment
+    except (ValueError, OverflowError):
+        raise mismatch(DecodeError, text, "a date and time of the years 1-9999 as in 2025-01-31T12:00:00Z") from None
+
+
+def _date_of(text: str) -> date:
+    day = text.strip(WHITE)
+    try:
+        if _DATE.fullmatch(day):
+            return date.fromisoformat(day)
+    except ValueError:
+        pass
+    raise mismatch(DecodeError, text, "a date without a zone, of the years 1-9999, as in 2025-01-31")
+
+
+def _time_of(text: str) -> time:
+    try:
+        return _clock(text.strip(WHITE))[0]
+    except ValueError:
+        raise mismatch(DecodeError, text, "a time of day as in 12:00:00") from None
+
+
+def _duration_text(value: timedelta) -> str:
+    length = abs(value)
+    hours, rest = divmod(length.seconds, 3600)
+    minutes, seconds = divmod(rest, 60)
+    text = f"{hours}H" if hours else ""
+    if minutes:
+        text += f"{minutes}M"
+    if length.microseconds:
+        text += f"{seconds}.{length.microseconds:06}".rstrip("0") + "S"
+    elif seconds or not (text or length.days):
+        text += f"{seconds}S"
+    days = f"{length.days}D" if length.days else ""
+    return f"{'-' if value < timedelta() else ''}P{days}{'T' if text else ''}{text}"
+
+
+def _duration_of(text: str) -> timedelta:
+    match = _DURATION.fullmatch(text.strip(WHITE))
+    if match is None or not any(match.groups()[1:]):
+        raise mismatch(DecodeError, text, "a duration of days and smaller as in P1DT2H30M")
+    sign, days, hours, minutes, seconds, fraction = match.groups("")
+    try:
+        length = timedelta(
+            days=int(days or 0),
+            hours=int(hours or 0),
+            minutes=int(minutes or 0),
+            seconds=int(seconds or 0),
+            microseconds=int(f"{fraction[:6]:0<6}"),
+        )
+    except (OverflowError, ValueError):
+        raise mismatch(DecodeError, text, "a duration of less than a thousand million days") from None
+    return -length if sign else length
+
+
+DATETIME: Final = Scalar(
+    "Datetime",
+    datetime,
+    expected="a date and time",
+    xsd="xs:dateTime",
+    text=_zoned,
+    value=_datetime_of,
+    json_schema={"format": "date-time"},
+    example="2025-01-31T12:00:00Z",
+)
+DATE: Final = Scalar(
+    "Date",
+    date,
+    expected="a date",
+    xsd="xs:date",
+    text=date.isoformat,
+    value=_date_of,
+    unless=(datetime,),
+    json_schema={"format": "date"},
+    example="2025-01-31",
+)
+TIME: Final = Scalar(
+    "Time",
+    time,
+    expected="a time of day",
+    xsd="xs:time",
+    text=_zoned,
+    value=_time_of,
+    json_schema={"format": "time"},
+    example="12:00:00",
+)
+DURATION: Final = Scalar(
+    "Timedelta",
+    timedelta,
+    expected="a duration",
+    xsd="xs:duration",
+    pattern="[^YM]*[DT].*",  # XSD 1.1 part 2, 3.4.27: this makes an xs:duration an xs:dayTimeDuration
+    text=_duration_text,
+    value=_duration_of,
+    json_schema={"format": "duration"},
+    example="PT30M",
+)
+
+MOMENTS: Final[dict[type, Scalar]] = {scalar.python: scalar for scalar in (DATETIME, DATE, TIME, DURATION)}
+"""The scalar of each Python type."""

@@ -1,0 +1,127 @@
+"""The file format: the keys of ``organism.yaml``, their types, defaults and descriptions.
+
+The JSON Schema for editors is made from these models, and so are the problems of a file that does not fit them. What
+programs work with is in `xml_pipeline.config.model`.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, Field, model_validator
+
+from xml_pipeline.config.base import StrictModel
+from xml_pipeline.config.fields import (
+    Broadcast,
+    ClassPaths,
+    Count,
+    Digest,
+    Flag,
+    ImportPath,
+    ModulePath,
+    Name,
+    Peers,
+    Port,
+    RateLimit,
+    Seconds,
+    Text,
+    WrittenText,
+)
+from xml_pipeline.config.limits import LimitFields
+
+__all__ = ["BackendSection", "ListenerSection", "OrganismDocument", "OrganismSection"]
+
+
+def _not_yet(value: bool) -> bool:
+    if value:
+        raise ValueError("not supported in this version")
+    return value
+
+
+def _only_memory(value: str) -> str:
+    if value != "memory":
+        later = value in ("manager", "redis")
+        raise ValueError("not supported in this version" if later else "unknown backend, 'memory' is the only one")
+    return str(value)
+
+
+class OrganismSection(StrictModel):
+    """The ``organism`` section."""
+
+    name: Name = Field(description="The organism's name.")
+    port: Port = Field(default=8765, description="The organism's TCP port, 1 to 65535.")
+    description: Text = Field(default="", description="What the organism is for.")
+    version: Text = Field(default="0.1.0", description="The version of the organism, as its author counts.")
+
+
+class BackendSection(StrictModel):
+    """The ``backend`` section: where state is kept."""
+
+    type: Annotated[str, AfterValidator(_only_memory)] = Field(
+        default="memory",
+        description="The kind of store; this version has 'memory'.",
+        json_schema_extra={"const": "memory"},
+    )
+
+
+class ListenerSection(StrictModel):
+    """One entry of ``listeners``."""
+
+    name: Name = Field(description="The listener's name, unlike every other, also when case is ignored.")
+    payload_class: ClassPaths = Field(
+        description="Import path of the dataclass or pydantic model it accepts, or a list of several."
+    )
+    handler: ImportPath = Field(
+        description="Import path of its async function: package.module.attr or package.module:attr."
+    )
+    description: WrittenText = Field(description="What it is for, in a sentence that callers and agents read.")
+    agent: Flag = Field(default=False, description="It is an agent: it reaches only its peers, and is told how.")
+    peers: Peers = Field(
+        default=None,
+        description="Whom it may call: names of listeners, broadcast groups and built-in listeners. Empty: nobody. "
+        "Absent: nobody for an agent, anybody for a tool.",
+    )
+    broadcast: Broadcast = Field(
+        default=False,
+        description="The broadcast group it belongs to; true for the group named by its own name up to the last dot.",
+    )
+    prompt: Text = Field(default="", description="The agent's system prompt.")
+    timeout: Seconds | None = Field(
+        default=None, description="How long its handler may run, in seconds; the organism's timeout if absent."
+    )
+    timeout_seconds: Seconds | None = Field(default=None, description="The same as timeout.")
+    concurrency: Count | None = Field(default=None, description="How many of its handlers may run at a time.")
+    rate: RateLimit = Field(
+        default=None, description="How often it is called: a number per second, or like '10/s', '100/min', '5/h'."
+    )
+    ordered: Flag = Field(default=True, description="Messages on one frame are handled one after another.")
+    cpu_bound: Annotated[Flag, AfterValidator(_not_yet)] = Field(
+        default=False,
+        description="Run in a process of its own; not supported in this version.",
+    )
+    output_class: ImportPath | None = Field(
+        default=None, description="Import path of the class its answers are validated against."
+    )
+    repair: Literal["strict", "lenient"] = Field(
+        default="strict", description="Whether malformed XML sent to it is refused (strict) or mended (lenient)."
+    )
+    handler_sha256: Digest = Field(
+        default="", description="SHA-256 of the source file of the handler's module, in hexadecimal; empty for any."
+    )
+
+    @model_validator(mode="after")
+    def _one_timeout(self) -> ListenerSection:
+        if self.timeout is not None and self.timeout_seconds is not None:
+            raise ValueError("has both 'timeout' and 'timeout_seconds', which mean the same")
+        return self
+
+
+class OrganismDocument(LimitFields):
+    """The whole file."""
+
+    organism: OrganismSection = Field(description="Who the organism is.")
+    listeners: list[ListenerSection] = Field(default=[], description="The listeners, in any order.")
+    backend: BackendSection = Field(default=BackendSection(), description="Where state is kept.")
+    import_roots: list[ModulePath] | None = Field(
+        default=None, description="Packages that import paths may lead into; absent for any."
+    )

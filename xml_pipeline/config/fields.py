@@ -1,0 +1,197 @@
+"""The types of configuration values, shared by the file format and the Python models.
+
+Numbers and booleans are strict: ``true`` is no number, ``"5"`` neither. The one text they take is a value that was
+wholly ``${...}`` in the file, read as YAML would read it.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Final
+
+from pydantic import AfterValidator, BeforeValidator, Field, GetJsonSchemaHandler, PlainValidator
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import CoreSchema
+
+from xml_pipeline.config.interpolation import reread
+from xml_pipeline.config.names import name_fault, text_fault
+from xml_pipeline.config.paths import import_path_fault, module_path_fault
+from xml_pipeline.config.problems import quoted
+from xml_pipeline.config.rate import Rate
+
+__all__ = [
+    "Broadcast",
+    "ClassPaths",
+    "Count",
+    "Digest",
+    "Flag",
+    "ImportPath",
+    "ModulePath",
+    "Name",
+    "Patience",
+    "Peers",
+    "Port",
+    "RateLimit",
+    "Retention",
+    "Seconds",
+    "Text",
+    "WrittenText",
+]
+
+_REFERENCE_SCHEMA: Final = {"type": "string", "pattern": r"^\$\{[A-Za-z_][^{}]*\}$"}
+_MOST: Final = 1_000_000_000
+_DIGEST_LENGTH: Final = 64
+
+
+class _FromVariable:
+    """Marks a type whose value may be ``${...}`` in the file, so that editors accept it."""
+
+    def __get_pydantic_json_schema__(self, core: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+        return {"anyOf": [handler(core), _REFERENCE_SCHEMA]}
+
+
+class _Json:
+    """Marks a type with the JSON Schema that describes it in the file."""
+
+    def __init__(self, schema: JsonSchemaValue) -> None:
+        self._schema = schema
+
+    def __get_pydantic_json_schema__(self, core: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+        return dict(self._schema)
+
+
+def _fault_free(fault: str | None) -> None:
+    if fault is not None:
+        raise ValueError(fault)
+
+
+def _name(value: str) -> str:
+    _fault_free(name_fault(value))
+    return str(value)
+
+
+def _text(value: str) -> str:
+    _fault_free(text_fault(value))
+    return str(value)
+
+
+def _written_text(value: str) -> str:
+    if not value.strip():
+        raise ValueError("must not be empty")
+    return _text(value)
+
+
+def _import_path(value: str) -> str:
+    _fault_free(import_path_fault(value))
+    return str(value)
+
+
+def _module_path(value: str) -> str:
+    _fault_free(module_path_fault(value))
+    return str(value)
+
+
+def _port(value: int) -> int:
+    if not 1 <= value <= 65535:
+        raise ValueError(f"Invalid port {value}: ports are 1 to 65535")
+    return value
+
+
+def _broadcast(value: Any) -> bool | str:
+    value = reread(value)
+    if isinstance(value, bool):
+        return value
+    if not isinstance(value, str):
+        raise ValueError("must be true, false or the name of a group")
+    return _name(value)
+
+
+def _class_paths(value: Any) -> tuple[str, ...]:
+    if isinstance(value, str):
+        return (_import_path(value),)
+    if not isinstance(value, list | tuple) or not all(isinstance(path, str) for path in value):
+        raise ValueError("must be an import path, or a list of import paths")
+    if not value:
+        raise ValueError("must name at least one class")
+    for index, path in enumerate(value):
+        if path in value[:index]:
+            raise ValueError(f"lists {quoted(path)} twice")
+    return tuple(_import_path(path) for path in value)
+
+
+def _digest(value: str) -> str:
+    if value and (len(value) != _DIGEST_LENGTH or not set(value.lower()) <= set("0123456789abcdef")):
+        raise ValueError(f"must be {_DIGEST_LENGTH} hexadecimal digits, the SHA-256 of the handler's source file")
+    return value.lower()
+
+
+Flag = Annotated[bool, BeforeValidator(reread), _FromVariable()]
+"""A boolean."""
+Count = Annotated[int, BeforeValidator(reread), Field(ge=1, le=_MOST), _FromVariable()]
+"""A positive number of things."""
+_Positive = Annotated[float, Field(gt=0, le=_MOST, allow_inf_nan=False)]
+Seconds = Annotated[_Positive, BeforeValidator(reread), _FromVariable()]
+"""A length of time that is not zero."""
+Patience = Annotated[_Positive | None, BeforeValidator(reread), _FromVariable()]
+"""A length of time that is not zero, or ``None`` for no end."""
+Retention = Annotated[float, BeforeValidator(reread), Field(ge=0, le=_MOST, allow_inf_nan=False), _FromVariable()]
+"""A length of time; zero for not at all."""
+Port = Annotated[
+    int,
+    BeforeValidator(reread),
+    Field(json_schema_extra={"minimum": 1, "maximum": 65535}),
+    AfterValidator(_port),
+    _FromVariable(),
+]
+"""A TCP port."""
+Name = Annotated[str, AfterValidator(_name), Field(min_length=1)]
+"""The name of a listener or group."""
+Peers = Annotated[list[Name] | None, BeforeValidator(lambda value: [] if value is None else value)]
+"""Names. A blank value is an empty list, so that forgetting to fill it in allows nobody."""
+Text = Annotated[str, AfterValidator(_text)]
+"""Text that can be written into XML."""
+WrittenText = Annotated[str, AfterValidator(_written_text), Field(min_length=1)]
+"""Text that can be written into XML and says something."""
+ImportPath = Annotated[str, AfterValidator(_import_path), Field(min_length=1)]
+"""``package.module.attr`` or ``package.module:attr``."""
+ModulePath = Annotated[str, AfterValidator(_module_path), Field(min_length=1)]
+"""A package or module, dotted."""
+Digest = Annotated[str, AfterValidator(_digest), _Json({"type": "string", "pattern": "^([0-9a-fA-F]{64})?$"})]
+"""A SHA-256 in hexadecimal, or empty."""
+Broadcast = Annotated[
+    bool | str,
+    PlainValidator(_broadcast),
+    _Json({"anyOf": [{"type": "boolean"}, {"type": "string", "minLength": 1}]}),
+]
+"""``True``, ``False`` or the name of a broadcast group."""
+ClassPaths = Annotated[
+    tuple[str, ...],
+    PlainValidator(_class_paths),
+    _Json(
+        {
+            "anyOf": [
+                {"type": "string", "minLength": 1},
+                {
+                    "type": "array",
+                    "items": {"type": "string", "minLength": 1},
+                    "minItems": 1,
+                    "uniqueItems": True,
+                },
+            ]
+        }
+    ),
+]
+"""One import path or a list of them; always a tuple once it is read."""
+RateLimit = Annotated[
+    Rate | None,
+    PlainValidator(lambda value: None if (value := reread(value)) is None else Rate.parse(value)),
+    _Json(
+        {
+            "anyOf": [
+                {"type": "number", "exclusiveMinimum": 0},
+                {"type": "string", "pattern": r"^(\s*[0-9]+(\.[0-9]+)?\s*/\s*[a-z]+\s*|\$\{[A-Za-z_][^{}]*\})$"},
+                {"type": "null"},
+            ]
+        }
+    ),
+]
+"""A `Rate`, a number per second, text like ``"10/s"``, or ``None`` for no limit."""

@@ -1,0 +1,178 @@
+"""The configuration of an organism and its listeners, as programs build it and as the loader returns it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, Field, PlainValidator, model_validator
+
+from xml_pipeline.config.base import ConfigModel
+from xml_pipeline.config.crosscheck import ListenerFacts, check_listeners
+from xml_pipeline.config.fields import Broadcast, Count, Digest, ModulePath, Name, Port, RateLimit, Seconds, Text
+from xml_pipeline.config.limits import LimitFields, Limits
+from xml_pipeline.config.problems import Hints, InvalidConfiguration
+
+__all__ = ["ListenerConfig", "OrganismConfig"]
+
+
+def _paths(value: Any) -> str | tuple[str, ...]:
+    if isinstance(value, str):
+        return value
+    if isinstance(value, list | tuple) and all(isinstance(path, str) for path in value):
+        return value[0] if len(value) == 1 else tuple(value)
+    raise ValueError("must be an import path, or several of them")
+
+
+def _classes(value: Any) -> type | tuple[type, ...] | None:
+    if value is None or isinstance(value, type):
+        return value
+    if isinstance(value, list | tuple) and value and all(isinstance(cls, type) for cls in value):
+        return value[0] if len(value) == 1 else tuple(value)
+    raise ValueError("must be a class, or several of them")
+
+
+def _names(value: Any) -> list[str] | None:
+    if value is None:
+        return None
+    if isinstance(value, str) or not isinstance(value, Iterable):
+        raise ValueError("must be a list of names")
+    names = list(value)
+    if not all(isinstance(name, str) for name in names):
+        raise ValueError("must be a list of names")
+    return names
+
+
+def _not_yet(value: Any) -> Any:
+    if value:
+        raise ValueError("not supported in this version")
+    return value
+
+
+class ListenerConfig(ConfigModel):
+    """One listener: the classes it accepts, its handler, and how it is run.
+
+    Classes and handler are given by import path, or ready; a ready one wins over its path.
+
+    Args:
+        name: unique in the organism, also when case is ignored; any text without control characters.
+        payload_class_path: import path of the dataclass or pydantic model it accepts, or several.
+        handler_path: import path of its async function.
+        description: what it is for; its callers and agents read it.
+        is_agent: it reaches only its peers, and is told how to call them; default ``False``.
+        peers: names it may call. ``None``, the default: nobody for an agent, anybody for a tool. Empty: nobody.
+        broadcast: its broadcast group; ``True`` for the group named by its own name up to the last dot.
+        prompt: the agent's system prompt.
+        timeout: seconds its handler may run; default 30.0. See `OrganismConfig.timeout_of`.
+        concurrency: how many of its handlers may run at a time; ``None`` for no limit of its own.
+        rate: a `Rate`, a number per second, or text like ``"10/s"``; ``None`` for no limit.
+        ordered: messages on one frame are handled one after another; default ``True``.
+        cpu_bound: run in a process of its own; not supported in this version.
+        output_class_path: import path of the class its answers are validated against.
+        repair: ``"strict"`` (default) or ``"lenient"``, for malformed XML from outside.
+        handler_sha256: SHA-256 of the source of the handler's module, in hexadecimal; empty for any.
+        payload_class: the class it accepts, or a tuple of several.
+        handler: its async function.
+        output_class: the class its answers are validated against.
+
+    Raises:
+        InvalidConfiguration: an argument is unknown, missing, or wrong.
+    """
+
+    name: Name
+    payload_class_path: Annotated[str | tuple[str, ...], PlainValidator(_paths)] = ""
+    handler_path: str = ""
+    description: Text = ""
+    is_agent: bool = False
+    peers: Annotated[list[str] | None, PlainValidator(_names)] = None
+    broadcast: Broadcast = False
+    prompt: Text = ""
+    timeout: Seconds = 30.0
+    concurrency: Count | None = None
+    rate: RateLimit = None
+    ordered: bool = True
+    cpu_bound: Annotated[bool, AfterValidator(_not_yet)] = False
+    output_class_path: str = ""
+    repair: Literal["strict", "lenient"] = "strict"
+    handler_sha256: Digest = ""
+    payload_class: Annotated[type | tuple[type, ...] | None, PlainValidator(_classes)] = Field(default=None, repr=False)
+    handler: Callable[..., Any] | None = Field(default=None, repr=False)
+    output_class: type | None = Field(default=None, repr=False)
+
+    @model_validator(mode="after")
+    def _is_complete(self) -> ListenerConfig:
+        if not self.payload_class_path and self.payload_class is None:
+            raise ValueError("a listener needs payload_class or payload_class_path")
+        if not self.handler_path and self.handler is None:
+            raise ValueError("a listener needs handler or handler_path")
+        return self
+
+    @property
+    def payload_class_paths(self) -> tuple[str, ...]:
+        """The import paths of the classes it accepts, always as a tuple."""
+        path = self.payload_class_path
+        return path if isinstance(path, tuple) else (path,) if path else ()
+
+    @property
+    def payload_classes(self) -> tuple[type, ...]:
+        """The classes it accepts, always as a tuple; empty as long as they are not imported."""
+        classes = self.payload_class
+        return classes if isinstance(classes, tuple) else (classes,) if classes is not None else ()
+
+    def facts(self, index: int) -> ListenerFacts:
+        """What rules between listeners look at; ``index`` is its position among them."""
+        return ListenerFacts(
+            index=index,
+            name=self.name,
+            is_agent=self.is_agent,
+            peers=None if self.peers is None else tuple(self.peers),
+            broadcast=self.broadcast,
+            classes=self.payload_classes or self.payload_class_paths,
+        )
+
+
+class OrganismConfig(LimitFields, ConfigModel):
+    """An organism: its name, its limits, its listeners.
+
+    Args:
+        name: the organism's name.
+        listeners: `ListenerConfig` objects.
+        port: 1 to 65535; default 8765.
+        identity_path: the private key that signs what leaves the organism; not supported in this version.
+        llm_config: model back ends; not supported in this version.
+        description: what the organism is for.
+        version: as its author counts; default ``"0.1.0"``.
+        import_roots: packages that import paths may lead into; ``None`` for any.
+        **limits: see `Limits`, with the same names and defaults.
+
+    Raises:
+        InvalidConfiguration: an argument is unknown, missing, or wrong; two listeners have one name, or a reserved
+            name; a broadcast group does not fit.
+    """
+
+    name: Name
+    listeners: list[ListenerConfig] = Field(default_factory=list)
+    port: Port = 8765
+    identity_path: Annotated[str, AfterValidator(_not_yet)] = ""
+    llm_config: Annotated[dict[str, Any], AfterValidator(_not_yet)] = Field(default_factory=dict)
+    description: Text = ""
+    version: Text = "0.1.0"
+    import_roots: list[ModulePath] | None = None
+
+    @model_validator(mode="after")
+    def _listeners_fit(self) -> OrganismConfig:
+        # Peers are not looked up here: a program may register further listeners before it starts.
+        facts = [listener.facts(index) for index, listener in enumerate(self.listeners)]
+        problems, _ = check_listeners(facts, Hints(), known_names=None)
+        if problems:
+            raise InvalidConfiguration(problems)
+        return self
+
+    @property
+    def limits(self) -> Limits:
+        """The limits on their own."""
+        return Limits.of(**{name: getattr(self, name) for name in LimitFields.model_fields})
+
+    def timeout_of(self, listener: ListenerConfig) -> float:
+        """How long a handler of ``listener`` may run: its own timeout if it was given one, else the organism's."""
+        return listener.timeout if "timeout" in listener.model_fields_set else self.timeout

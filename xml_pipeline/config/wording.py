@@ -1,0 +1,184 @@
+"""Turns what pydantic found into problems in our own words.
+
+Values are quoted so that people recognise them, except values that came from the environment: these may be secrets.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, Final
+
+from pydantic import BaseModel, ValidationError
+
+from xml_pipeline.config.interpolation import Interpolated
+from xml_pipeline.config.problems import Hints, InvalidConfiguration, KeyPath, Problem, one_line, quoted
+from xml_pipeline.config.scope import out_of_scope
+
+__all__ = ["describe", "kind_of"]
+
+_EXPECTED: Final = {
+    "string_type": "text",
+    "int_type": "a whole number",
+    "int_from_float": "a whole number",
+    "float_type": "a number",
+    "bool_type": "true or false",
+    "list_type": "a list",
+    "tuple_type": "a list",
+    "dict_type": "a mapping of keys to values",
+    "model_type": "a mapping of keys to values",
+    "model_attributes_type": "a mapping of keys to values",
+    "callable_type": "a function",
+    "is_type": "a class",
+    "is_instance_of": "an instance of the right class",
+}
+_BOUNDS: Final = {
+    "greater_than": ("gt", "greater than"),
+    "greater_than_equal": ("ge", "at least"),
+    "less_than": ("lt", "less than"),
+    "less_than_equal": ("le", "at most"),
+}
+_MISSING: Final = {
+    "organism": ": an organism has at least a name",
+    "description": ": say in a sentence what the listener is for, its callers and agents read it",
+    "handler": ": the import path of an async function",
+    "payload_class": ": the import path of a dataclass or pydantic model, or a list of them",
+}
+_NO_MODEL_CALL: Final = "an agent without a handler (the built-in model call) is not supported in this version"
+_OLD_BOOLEANS: Final = frozenset({"yes", "no", "on", "off", "y", "n"})
+
+
+def describe(
+    error: ValidationError, model: type[BaseModel], raw: Any, hints: Hints, prefix: KeyPath = ()
+) -> list[Problem]:
+    """The problems that ``error`` tells of.
+
+    Args:
+        error: what validating ``raw`` by ``model`` raised.
+        model: knows the names of fields, for suggestions.
+        raw: what was validated.
+        hints: for suggestions.
+        prefix: where ``raw`` stands in the configuration.
+    """
+    problems: list[Problem] = []
+    for entry in error.errors(include_url=False):
+        inner = entry.get("ctx", {}).get("error")
+        if isinstance(inner, InvalidConfiguration):
+            problems += [problem.under(prefix + entry["loc"]) for problem in inner.problems]
+            continue
+        problems.append(_problem(entry, model, raw, hints, prefix))
+    return problems
+
+
+def kind_of(value: Any) -> str:
+    """What ``value`` is, in the words of somebody who wrote YAML; secrets are not shown."""
+    if isinstance(value, Interpolated):
+        return "the value of an environment variable"
+    if value is None:
+        return "blank"
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, str):
+        return f"the text {quoted(value)}"
+    if isinstance(value, int | float):
+        return one_line(f"{value:g}") if isinstance(value, float) else "a number" if abs(value) > 10**18 else str(value)
+    if isinstance(value, list | tuple):
+        return "a list"
+    return "a mapping" if isinstance(value, dict) else f"a {type(value).__name__}"
+
+
+def _problem(entry: Any, model: type[BaseModel], raw: Any, hints: Hints, prefix: KeyPath) -> Problem:
+    kind: str = entry["type"]
+    path, value = _locate(raw, entry["loc"], keep_last=kind == "missing")
+    if kind in ("extra_forbidden", "no_such_attribute"):
+        where = prefix + entry["loc"]
+        return Problem(out_of_scope(where) or _unknown_key(entry["loc"], model, hints), where, at_key=True)
+    if kind == "missing":
+        return Problem(_missing(path, raw), prefix + path)
+    return Problem(_wrong_value(kind, entry, value, hints), prefix + path)
+
+
+def _wrong_value(kind: str, entry: Any, value: Any, hints: Hints) -> str:
+    context: dict[str, Any] = entry.get("ctx", {})
+    if kind in _EXPECTED:
+        if value is None:
+            return f"is blank, must be {_EXPECTED[kind]}"
+        also = "; in YAML 1.2 only true and false are booleans" if _is_old_boolean(kind, value) else ""
+        return f"must be {_EXPECTED[kind]}, not {kind_of(value)}{also}"
+    if kind == "literal_error":
+        near = (
+            hints.did_you_mean(value, _choices(context["expected"]), context["expected"]) if type(value) is str else ""
+        )
+        return f"must be {context['expected']}, not {kind_of(value)}{near}"
+    if kind in _BOUNDS:
+        name, words = _BOUNDS[kind]
+        return f"must be {words} {_number(context[name])}, not {kind_of(value)}"
+    if kind == "string_too_short":
+        return "must not be empty"
+    if kind == "finite_number":
+        return "must be a finite number"
+    if kind == "frozen_instance":
+        return "cannot be changed"
+    if kind == "value_error":
+        return one_line(str(context["error"]))
+    return one_line(entry["msg"])
+
+
+def _number(bound: float) -> str:
+    return f"{int(bound):,}" if bound == int(bound) else f"{bound:g}"
+
+
+def _is_old_boolean(kind: str, value: Any) -> bool:
+    return kind == "bool_type" and isinstance(value, str) and value.lower() in _OLD_BOOLEANS
+
+
+def _choices(expected: str) -> Iterator[str]:
+    """The words in pydantic's ``'a', 'b' or 'c'``."""
+    yield from expected.split("'")[1::2]
+
+
+def _missing(path: KeyPath, raw: Any) -> str:
+    name = path[-1] if path else ""
+    if name == "handler" and isinstance(raw, dict) and raw.get("agent") is True:
+        return _NO_MODEL_CALL
+    return f"is missing{_MISSING.get(str(name), '')}"
+
+
+def _unknown_key(path: KeyPath, model: type[BaseModel], hints: Hints) -> str:
+    owner = _model_at(model, path[:-1])
+    names = list(owner.model_fields) if owner is not None else []
+    return f"unknown key{hints.did_you_mean(str(path[-1]), names, owner.__name__ if owner is not None else '')}"
+
+
+def _model_at(model: type[BaseModel], path: KeyPath) -> type[BaseModel] | None:
+    """The model of the section at ``path``."""
+    for part in path:
+        field = model.model_fields.get(str(part))
+        if field is None or not isinstance(field.annotation, type) or not issubclass(field.annotation, BaseModel):
+            return None
+        model = field.annotation
+    return model
+
+
+def _locate(raw: Any, loc: KeyPath, *, keep_last: bool) -> tuple[KeyPath, Any]:
+    """The part of ``loc`` that exists in ``raw``, and the value there.
+
+    A validator may have turned the value into another shape before an error was found in it, and pydantic then names
+    places inside that shape.
+    """
+    path: KeyPath = ()
+    value = raw
+    for index, part in enumerate(loc):
+        if _holds(value, part):
+            value = value[part]
+        elif keep_last and index == len(loc) - 1:
+            return (*path, part), None
+        else:
+            continue
+        path = (*path, part)
+    return path, value
+
+
+def _holds(value: Any, part: str | int) -> bool:
+    if isinstance(value, dict):
+        return part in value
+    return isinstance(value, list | tuple) and isinstance(part, int) and part < len(value)

@@ -1,0 +1,555 @@
+"""Calling handlers: in order per frame, fairly among listeners, within their limits and their time.
+
+A message whose frame is busy waits on the frame; one whose listener is saturated waits in the listener's lane. Lanes
+that have both a message and a free slot stand in a ring; workers take from it in turn. So a message occupies a worker
+only when its handler can run, and a slow listener delays nobody else.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import logging
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from xml_pipeline.envelope import element_name, sent_payload
+from xml_pipeline.errors import (
+    BudgetExhausted,
+    ConversationCancelled,
+    DeadlineExceeded,
+    HandlerError,
+    PipelineError,
+)
+from xml_pipeline.message_bus.call import Continued
+from xml_pipeline.message_bus.dispatch_hook import DispatchHooks, Intents, TurnHook, overridden
+from xml_pipeline.message_bus.events import (
+    AgentStateEvent,
+    EventHub,
+    MessageReceivedEvent,
+    MessageSentEvent,
+    SealedPayload,
+)
+from xml_pipeline.message_bus.hooks.history import canonical_payload
+from xml_pipeline.message_bus.lane import Lane, limit_of
+from xml_pipeline.message_bus.message_state import HandlerMetadata, MessageState, Outcome
+from xml_pipeline.message_bus.replies import Replies, Turn
+from xml_pipeline.message_bus.thread_registry import Conversation, ConversationStatus, Frame, FrameState
+from xml_pipeline.message_bus.worker_pool import GRACE, NEVER, Worker, WorkerPool
+
+if TYPE_CHECKING:
+    from xml_pipeline.message_bus.ledger import Ledger
+    from xml_pipeline.message_bus.listener import Listener
+    from xml_pipeline.message_bus.scheduler import Scheduler
+
+__all__ = ["Dispatcher"]
+
+logger = logging.getLogger(__name__)
+
+_BURST = 64
+"""Handlers that one worker runs back to back, none of them suspending, before the event loop has its turn."""
+
+_DEGRADED_AFTER = 3
+"""Abandoned handlers after which a listener is reported as degraded."""
+
+
+class Dispatcher:
+    """Runs the handlers of one pump.
+
+    Args:
+        ledger: gives outcomes.
+        scheduler: is told when an external message starts.
+        replies: turns results into messages.
+        events: where turns are emitted.
+        hooks: the public hooks around each call.
+        turn_hooks: the pump's own.
+        max_concurrent_handlers: handlers running at once, in all.
+        max_concurrent_per_agent: handlers of one agent running at once.
+        depth_first: see `FairQueue`.
+    """
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        scheduler: Scheduler,
+        events: EventHub,
+        hooks: DispatchHooks,
+        turn_hooks: Sequence[TurnHook],
+        *,
+        max_concurrent_handlers: int,
+        max_concurrent_per_agent: int,
+        depth_first: bool,
+    ) -> None:
+        self.lanes: dict[str, Lane] = {}
+        self.pool = WorkerPool(max_concurrent_handlers, self._work, self._expire, self._given_up)
+        self.max_concurrent_per_agent = max_concurrent_per_agent
+        self.late = 0
+        """Results that came after their message's time, and were dropped."""
+        self.abandoned = 0
+        """Handlers that ignored their cancellation."""
+        self.replies: Replies  # set by the pump: replies emit through the dispatcher, and the dispatcher calls them
+        self._ledger = ledger
+        self._scheduler = scheduler
+        self._events = events
+        self._hooks = hooks
+        self._before = overridden(turn_hooks, "before")
+        self._depth_first = depth_first
+        self._ring: deque[Lane] = deque()
+        self._out: list[MessageState] = []
+        self._flush: asyncio.Future[None] | None = None
+        self._finished = False
+        self._context = contextvars.copy_context()
+        ledger.emit = self.emit
+        ledger.cancel_running = self.cancel_running
+        ledger.discard_waiting = self.discard_waiting
+
+    # -- taking messages in -------------------------------------------------------------------------------------
+
+    def accept(self, batch: Sequence[MessageState]) -> None:
+        """Take messages from the pipeline: put each in line for its handler, or deliver it to the outside."""
+        for state in batch:
+            if state.in_pipe:
+                self._scheduler.leave(state)
+            frame = state.frame
+            if frame is None:
+                self._ledger.deliver(state)
+            elif frame.state is not FrameState.OPEN:
+                self._ledger.expire(state)
+            elif frame.running and frame.listener is not None and frame.listener.ordered:
+                if frame.queue is None:
+                    frame.queue = deque()
+                frame.queue.append(state)
+            else:
+                frame.running += 1
+                self._enqueue(state)
+        if self._ring:
+            self.pool.wake()
+
+    def _enqueue(self, state: MessageState) -> None:
+        listener, conversation = state.listener, state.conversation
+        if listener is None or conversation is None:
+            raise RuntimeError(f"message {state.message_id} reached dispatch without a listener")
+        lane = self.lane_of(listener)
+        lane.waiting.push(conversation.id, state, state.sender is not None)
+        if not lane.in_ring and lane.active < lane.limit:
+            lane.in_ring = True
+            self._ring.append(lane)
+
+    def lane_of(self, listener: Listener) -> Lane:
+        """The lane of a listener, by name."""
+        lane = self.lanes.get(listener.key)
+        if lane is None:
+            limit = limit_of(listener, self.max_concurrent_per_agent)
+            lane = self.lanes[listener.key] = Lane(limit, listener.rate, self._depth_first)
+        return lane
+
+    def configure(self, listener: Listener) -> None:
+        """Apply a changed listener's limits."""
+        lane = self.lane_of(listener)
+        lane.configure(limit_of(listener, self.max_concurrent_per_agent), listener.rate)
+        self._refresh(lane)
+
+    def forget(self, listener: Listener) -> None:
+        """Drop the lane of a removed listener, unless something still runs or waits there."""
+        lane = self.lanes.get(listener.key)
+        if lane is not None and not lane.active and not lane.waiting:
+            del self.lanes[listener.key]
+
+    def _refresh(self, lane: Lane) -> None:
+        if not lane.in_ring and lane.waiting and lane.active < lane.limit:
+            lane.in_ring = True
+            self._ring.append(lane)
+
+    def _next(self) -> MessageState | None:
+        ring = self._ring
+        while ring:
+            lane = ring.popleft()
+            lane.in_ring = False
+            if not lane.waiting or lane.active >= lane.limit:
+                continue
+            if lane.bucket is not None and not lane.bucket.take():
+                self._retry_in(lane, lane.bucket.wait_time())
+                continue
+            state = lane.waiting.pop()
+            lane.active += 1
+            if lane.waiting and lane.active < lane.limit:
+                lane.in_ring = True
+                ring.append(lane)
+            return state
+        return None
+
+    def _retry_in(self, lane: Lane, seconds: float) -> None:
+        lane.in_ring = True  # so that nobody else puts it there before its time
+        asyncio.get_running_loop().call_later(seconds, self._retry, lane)
+
+    def _retry(self, lane: Lane) -> None:
+        lane.in_ring = False
+        self._refresh(lane)
+        self.pool.wake()
+
+    # -- running handlers ---------------------------------------------------------------------------------------
+
+    async def _work(self, worker: Worker) -> None:
+        """The life of a worker."""
+        burst = 0
+        task = asyncio.current_task()
+        while not (self.pool.closing or worker.abandoned):
+            state = self._next()
+            if state is None:
+                burst = 0
+                await self.pool.rest()
+                continue
+            worker.suspended = False
+            await self._turn(worker, state)
+            if worker.failure is not None or (task is not None and task.cancelling()):
+                await _absorb_cancellation(task)
+            burst = 0 if worker.suspended else burst + 1
+            if burst >= _BURST:
+                burst = 0
+                self.pool.wake()
+                await asyncio.sleep(0)
+
+    async def _turn(self, worker: Worker, state: MessageState) -> None:
+        """One handler call, from its hooks to its message's outcome."""
+        listener, frame = state.listener, state.frame
+        assert listener is not None and frame is not None  # noqa: S101, for the type checker: _enqueue checked
+        if state.window is not None:
+            self._scheduler.started(state)
+        turn = Turn(state, frame, listener)
+        worker.state, worker.turn, worker.failure, worker.is_ours = state, turn, None, True
+        intents: Intents = []
+        try:
+            failure: PipelineError | None = None
+            try:
+                metadata = self._prepare(state, frame, listener)
+                if self._hooks.registered:
+                    name = "" if state.payload_tree is None else str(state.payload_tree.tag)
+                    await self._hooks.intend(intents, state, listener.name, name, canonical_payload(state))
+                await self._call(worker, turn, metadata)
+            except BaseException as exc:
+                failure = self._failure_of(worker, listener, exc)
+            self._conclude(worker, turn, failure)
+            if intents:
+                await self._tell_hooks(intents, failure or worker.failure)
+        except Exception:
+            # A defect of ours, not the handler's. The message must have its outcome all the same.
+            logger.exception("dispatching message %s to %r failed", state.message_id, listener.name)
+            self._ledger.finish(state, Outcome.FAILED, HandlerError("internal error in dispatch", target=listener.name))
+        finally:
+            self._leave(worker, state, listener, frame)
+
+    def _prepare(self, state: MessageState, frame: Frame, listener: Listener) -> HandlerMetadata:
+        conversation = frame.conversation
+        if listener.name not in conversation.participants:
+            conversation.participants.append(listener.name)
+        from_id = state.from_id or ""
+        agent = listener.is_agent
+        metadata = HandlerMetadata(
+            frame.id,
+            from_id,
+            listener.name if agent else None,
+            from_id == listener.name,
+            listener.usage_instructions if agent else "",
+            tag=state.tag,
+            conversation_id=conversation.id,
+            message_id=state.message_id,
+            group_size=state.group_size or frame.group_size,
+        )
+        for before in self._before:
+            before(state, metadata)
+        if conversation.status is not ConversationStatus.ACTIVE:
+            if conversation.status is not ConversationStatus.KILLED:
+                conversation.status = ConversationStatus.ACTIVE
+            if self._events.active:
+                self._ledger.emit_thread(conversation)
+        if self._events.active:
+            self._emit_received(state, frame, listener)
+        return metadata
+
+    async def _call(self, worker: Worker, turn: Turn, metadata: HandlerMetadata) -> None:
+        listener = turn.listener
+        context = self._context.copy()
+        worker.is_ours = False
+        produced: Any = context.run(listener.handler, turn.state.payload, metadata)
+        if listener.streams:
+            await self._stream(worker, turn, context, produced, metadata.deadline)
+            return
+        result = await self._drive(worker, context, produced, metadata.deadline)
+        if worker.failure is None:
+            worker.settling = worker.is_ours = True
+            self.replies.send(turn, result)
+        else:
+            self.late += 1
+
+    async def _stream(
+        self, worker: Worker, turn: Turn, context: contextvars.Context, produced: Any, deadline: float
+    ) -> None:
+        """An async generator's items, each sent as it is yielded, each with the full time."""
+        loop = asyncio.get_running_loop()
+        budget = deadline - loop.time()
+        try:
+            while True:
+                try:
+                    item = await self._drive(worker, context, produced.__anext__(), deadline)
+                except StopAsyncIteration:
+                    return
+                if worker.failure is not None or turn.frame.state is not FrameState.OPEN:
+                    return
+                worker.settling = worker.is_ours = True
+                self.replies.send(turn, item)
+                worker.settling = worker.is_ours = False
+                self._flush_out()
+                if turn.frame.state is not FrameState.OPEN:
+                    return  # a refused item closed this tool's frame
+                deadline = loop.time() + budget
+        finally:
+            worker.settling = False
+            await self._drive(worker, context, produced.aclose(), loop.time() + GRACE)
+
+    async def _drive(self, worker: Worker, context: contextvars.Context, coroutine: Any, deadline: float) -> Any:
+        try:
+            awaited = context.run(coroutine.send, None)
+        except StopIteration as stop:
+            return stop.value
+        # It suspends: from now on it needs a deadline, and work that is left needs another worker.
+        worker.suspended = True
+        self.pool.watch(worker, deadline)
+        if self._ring:
+            self.pool.wake()
+        self._flush_out()
+        return await Continued(coroutine, context, awaited)
+
+    def _failure_of(self, worker: Worker, listener: Listener, exc: BaseException) -> PipelineError | None:
+        """The outcome of an exception that left the handler, or a hook."""
+        if isinstance(exc, BudgetExhausted) or (isinstance(exc, PipelineError) and worker.is_ours):
+            return exc
+        if isinstance(exc, asyncio.CancelledError):
+            if worker.failure is not None:
+                return None  # we cancelled it, and its message has had its outcome
+            if self.pool.closing:
+                return ConversationCancelled("the pump stopped", step="dispatch", target=listener.name)
+            return HandlerError(f"handler of {listener.name!r} raised CancelledError", step="handler", target=listener.name)
+        if isinstance(exc, GeneratorExit | KeyboardInterrupt):
+            raise exc
+        logger.error("handler of %r failed", listener.name, exc_info=exc)
+        return HandlerError(
+            f"handler of {listener.name!r} raised {type(exc).__name__}: {exc}", step="handler", target=listener.name
+        )
+
+    def _conclude(self, worker: Worker, turn: Turn, failure: PipelineError | None) -> None:
+        """Give the message its outcome, unless it had one already."""
+        state, frame = turn.state, turn.frame
+        worker.settling = True
+        if state.outcome is not None:
+            return  # its handler was cancelled, and that was told when it happened
+        if failure is not None:
+            self._ledger.fail(state, failure)
+        elif frame.state is FrameState.CANCELLED:
+            self._ledger.finish(state, Outcome.FAILED)
+        else:
+            if turn.answered or turn.delegated:
+                self._ledger.close(frame)
+            outcome = (
+                Outcome.ANSWERED if turn.answered else Outcome.FORWARDED if turn.forwarded else Outcome.HANDLED
+            )
+            if self._events.active:
+                self._emit_state(turn, "waiting" if frame.open_children and frame.state is FrameState.OPEN else "idle")
+            self._ledger.finish(state, outcome)
+            return
+        if self._events.active:
+            self._emit_state(turn, "error")
+
+    def _leave(self, worker: Worker, state: MessageState, listener: Listener, frame: Frame) -> None:
+        """Free the worker, the listener's slot and the frame."""
+        worker.state = worker.turn = None
+        worker.settling = False
+        worker.deadline = NEVER
+        if not worker.abandoned:
+            self._free_slot(listener)
+        frame.running -= 1
+        if frame.queue and frame.state is FrameState.OPEN:
+            frame.running += 1
+            self._enqueue(frame.queue.popleft())
+        self._flush_out()
+
+    def _free_slot(self, listener: Listener) -> None:
+        lane = self.lanes.get(listener.key)
+        if lane is not None:
+            lane.active -= 1
+            self._refresh(lane)
+
+    async def _tell_hooks(self, intents: Intents, failure: PipelineError | None) -> None:
+        if failure is None:
+            await self._hooks.acknowledge(intents)
+        else:
+            await self._hooks.fail(intents, failure.detail or str(failure))
+
+    # -- deadlines and cancellation -----------------------------------------------------------------------------
+
+    def _expire(self, worker: Worker) -> None:
+        turn = worker.turn
+        if turn is None or worker.settling:
+            return
+        failure = DeadlineExceeded(
+            f"handler of {turn.listener.name!r} did not finish in time", step="handler", target=turn.listener.name
+        )
+        self._stop(worker, turn, failure)
+        self._ledger.fail(turn.state, failure)
+        self._flush_out()
+
+    def cancel_running(self, wanted: Callable[[Frame], bool], failure: PipelineError) -> None:
+        """Cancel the running handlers of the frames that ``wanted`` picks; their messages end as cancelled."""
+        for worker in list(self.pool.workers):
+            turn = worker.turn
+            if turn is None or worker.settling or worker.failure is not None or not wanted(turn.frame):
+                continue
+            self._stop(worker, turn, failure)
+            self._ledger.finish(turn.state, Outcome.CANCELLED, failure)
+
+    def _stop(self, worker: Worker, turn: Turn, failure: PipelineError) -> None:
+        self.pool.cancel(worker, failure)
+        if self._events.active:
+            self._emit_state(turn, "error")
+
+    def _given_up(self, worker: Worker) -> None:
+        turn = worker.turn
+        self.abandoned += 1
+        if turn is None:
+            return
+        lane = self.lane_of(turn.listener)
+        lane.abandoned += 1
+        logger.error(
+            "handler of %r ignored its cancellation and was abandoned (%d so far%s)",
+            turn.listener.name,
+            lane.abandoned,
+            "; the listener is degraded" if lane.abandoned >= _DEGRADED_AFTER else "",
+        )
+        self._free_slot(turn.listener)
+        self.pool.wake()
+
+    def discard_waiting(
+        self, conversation: Conversation, wanted: Callable[[MessageState], bool]
+    ) -> list[MessageState]:
+        """Remove a conversation's messages from the lanes."""
+        removed: list[MessageState] = []
+        for lane in self.lanes.values():
+            if lane.waiting:
+                removed += lane.waiting.discard(conversation.id, wanted)
+        for state in removed:
+            if state.frame is not None:
+                state.frame.running -= 1
+        return removed
+
+    @property
+    def waiting(self) -> int:
+        """Messages in lanes."""
+        return sum(len(lane.waiting) for lane in self.lanes.values())
+
+    def drain(self) -> list[MessageState]:
+        """Take everything that still waits: in lanes, on frames, or not yet re-injected."""
+        states = [state for lane in self.lanes.values() for state in lane.waiting.drain()]
+        states += self._out
+        self._out = []
+        return states
+
+    # -- handing results on -------------------------------------------------------------------------------------
+
+    def emit_sent(self, state: MessageState) -> None:
+        """Put a handler's message in line for re-injection, and tell that it was sent."""
+        if self._events.active:
+            self._emit_sent(state)
+        self.emit(state)
+
+    def emit(self, state: MessageState) -> None:
+        """Put a message in line for re-injection."""
+        self._out.append(state)
+        flush = self._flush
+        if flush is not None and not flush.done():
+            flush.set_result(None)
+
+    def _flush_out(self) -> None:
+        flush = self._flush
+        if self._out and flush is not None and not flush.done():
+            flush.set_result(None)
+
+    async def results(self) -> list[MessageState] | None:
+        """The next batch of messages to re-inject; ``None`` when `finish` was called and all is out."""
+        while not self._out:
+            if self._finished:
+                return None
+            self._flush = asyncio.get_running_loop().create_future()
+            try:
+                await self._flush
+            finally:
+                self._flush = None
+        batch, self._out = self._out, []
+        return batch
+
+    def open(self) -> None:
+        """Get ready to run, in the current context; handlers run in copies of it."""
+        self._finished = False
+        self.pool.closing = False
+        self._context = contextvars.copy_context()
+        if self._ring:
+            self.pool.wake()
+
+    def finish(self) -> None:
+        """No more messages will come: end `results`."""
+        self._finished = True
+        if self._flush is not None and not self._flush.done():
+            self._flush.set_result(None)
+
+    async def close(self) -> list[str]:
+        """Cancel what runs; returns the names of listeners whose handlers would not end."""
+        hung = await self.pool.close()
+        return [worker.turn.listener.name for worker in hung if worker.turn is not None]
+
+    # -- events -------------------------------------------------------------------------------------------------
+
+    def _emit_received(self, state: MessageState, frame: Frame, listener: Listener) -> None:
+        name = "" if state.payload_tree is None else str(state.payload_tree.tag)
+        ids = {"parent": state.message_id, "conversation_id": frame.conversation.id}
+        self._events.emit(AgentStateEvent(listener.name, "processing", frame.id, **ids))
+        payload = SealedPayload(canonical_payload(state), state.codec)
+        self._events.emit(MessageReceivedEvent(frame.id, state.from_id or "", listener.name, name, payload, **ids))
+
+    def _emit_sent(self, state: MessageState) -> None:
+        conversation = state.conversation
+        data = sent_payload(state.raw_bytes or b"")
+        self._events.emit(
+            MessageSentEvent(
+                state.thread_id or "",
+                state.from_id or "",
+                state.to_id or "",
+                element_name(data),
+                SealedPayload(data, state.codec),
+                parent=state.message_id,
+                conversation_id="" if conversation is None else conversation.id,
+            )
+        )
+
+    def _emit_state(self, turn: Turn, status: str) -> None:
+        self._events.emit(
+            AgentStateEvent(
+                turn.listener.name,
+                status,
+                turn.frame.id,
+                parent=turn.state.message_id,
+                conversation_id=turn.frame.conversation.id,
+            )
+        )
+
+
+async def _absorb_cancellation(task: asyncio.Task[Any] | None) -> None:
+    """A cancellation of one handler must not reach the next one of the same task.
+
+    ``uncancel`` alone is not enough: before Python 3.13 it leaves a cancellation that was requested and not yet
+    delivered, which the next handler would get at its first ``await``.
+    """
+    try:
+        await asyncio.sleep(0)
+    except asyncio.CancelledError:
+        pass
+    while task is not None and task.cancelling():
+        task.uncancel()

@@ -1,0 +1,183 @@
+"""The parts of one pump, put together."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from typing import Any
+
+from xml_pipeline.config import Limits
+from xml_pipeline.memory.context_buffer import ContextBuffer
+from xml_pipeline.message_bus.dead_letters import DeadLetters
+from xml_pipeline.message_bus.dispatch import Dispatcher
+from xml_pipeline.message_bus.dispatch_hook import DispatchHooks, TurnHook, overridden
+from xml_pipeline.message_bus.events import EventHub, HistoryTrimmedEvent
+from xml_pipeline.message_bus.hooks.deadline import Deadline
+from xml_pipeline.message_bus.hooks.history import History
+from xml_pipeline.message_bus.hooks.todo import Todo
+from xml_pipeline.message_bus.hooks.turn_limit import TurnLimit
+from xml_pipeline.message_bus.ingress import Ingress
+from xml_pipeline.message_bus.lane import UNLIMITED, limit_of
+from xml_pipeline.message_bus.ledger import Ledger
+from xml_pipeline.message_bus.listener import Listener
+from xml_pipeline.message_bus.message_state import MessageState
+from xml_pipeline.message_bus.mint import Mint
+from xml_pipeline.message_bus.reception import Reception, bounds_of
+from xml_pipeline.message_bus.replies import Replies
+from xml_pipeline.message_bus.routing import RoutingTable
+from xml_pipeline.message_bus.scheduler import MAX_BATCH, Scheduler
+from xml_pipeline.message_bus.sources import Sources
+from xml_pipeline.message_bus.thread_registry import Conversation, Frame, ThreadRegistry
+from xml_pipeline.message_bus.todo_registry import TodoRegistry
+from xml_pipeline.message_bus.token_bucket import TokenBucket
+from xml_pipeline.runtime import Runtime
+
+__all__ = ["Engine"]
+
+
+class Engine:
+    """Everything behind a `StreamPump`. Assembly only: what the parts do, and why, stands in their own modules.
+
+    Args:
+        limits: all bounds.
+        runtime: takes the registries, so that handlers find them.
+    """
+
+    def __init__(self, limits: Limits, runtime: Runtime) -> None:
+        self.limits = limits
+        self.runtime = runtime
+        self.table = RoutingTable()
+        depth_first = limits.thread_scheduling == "depth-first"
+        self.events = EventHub()
+        self.dead_letters = DeadLetters(capacity=limits.max_dead_letters)
+        self.registry = ThreadRegistry(thread_idle_ttl=limits.thread_idle_ttl, max_threads=limits.max_threads)
+        self.todos = TodoRegistry()
+        self.history = ContextBuffer(
+            max_history_bytes=limits.max_history_bytes,
+            max_threads=limits.max_threads,
+            on_trimmed=self._history_trimmed,
+        )
+        self.mint = Mint(os.urandom(8).hex())
+        self.scheduler = Scheduler(
+            max_queue=limits.max_queue,
+            max_queue_per_listener=limits.max_queue_per_listener,
+            max_inside=limits.max_concurrent_pipelines,
+            depth_first=depth_first,
+            window_of=self._window_of,
+            rate=None if limits.rate is None else TokenBucket(limits.rate),
+        )
+        self.ledger = Ledger(self.registry, self.mint, self.scheduler, self.events, self.dead_letters)
+        self.hooks = DispatchHooks()
+        turn_hooks: list[TurnHook] = [
+            Deadline(self._get_table),
+            TurnLimit(limits.max_turns),
+            Todo(self.todos),
+            History(self.history),
+        ]
+        self.dispatcher = Dispatcher(
+            self.ledger,
+            self.scheduler,
+            self.events,
+            self.hooks,
+            turn_hooks,
+            max_concurrent_handlers=limits.max_concurrent_handlers,
+            max_concurrent_per_agent=limits.max_concurrent_per_agent,
+            depth_first=depth_first,
+        )
+        self.dispatcher.replies = Replies(
+            self._get_table,
+            self.registry,
+            self.mint,
+            self.ledger,
+            self.dispatcher.emit_sent,
+            max_hops=limits.max_hops,
+            max_fan_out=limits.max_fan_out,
+            bounds=bounds_of(limits),
+        )
+        self.reception = Reception(self._get_table, self.registry, self.mint, limits)
+        self.ingress = Ingress(
+            self._get_table, self.registry, self.mint, self.scheduler, self.ledger, self.events, limits
+        )
+        self.sources = Sources(self.ingress, self.events, self.dead_letters)
+        self.dead_letters.resend = self.ingress.resend
+        self.registry.on_forget = self._forget
+        self.registry.on_hold_released = self._hold_released
+        self.ledger.on_complete = [*overridden(turn_hooks, "complete"), self._completed]
+        self._completions: asyncio.Queue[str] = asyncio.Queue()
+        self._expiry: asyncio.TimerHandle | None = None
+        for part in (self.registry, self.todos, self.history, self.scheduler, self.sources):
+            runtime.put(part)
+
+    def swap(self, table: RoutingTable) -> None:
+        """Put a new routing table in force, and its limits into effect."""
+        old, self.table = self.table, table
+        for name, listener in table.listeners.items():
+            if old.listeners.get(name) is not listener:
+                self.dispatcher.configure(listener)
+        for name, listener in old.listeners.items():
+            if name not in table.listeners:
+                self.dispatcher.forget(listener)
+        self.scheduler.resize()
+
+    def _get_table(self) -> RoutingTable:
+        return self.table
+
+    def _window_of(self, target: str) -> int:
+        listener: Listener | None = self.table.listeners.get(target)
+        if listener is None:
+            return MAX_BATCH
+        limit = limit_of(listener, self.limits.max_concurrent_per_agent)
+        return max(2 * (self.limits.max_concurrent_handlers if limit == UNLIMITED else limit), MAX_BATCH)
+
+    def fail_inside(self, states: list[MessageState], failure: Any) -> None:
+        """End the messages that were inside a pipeline which broke."""
+        for state in states:
+            if state.outcome is None:
+                state.fail(failure)
+                self.ledger.fail(state, failure)
+
+    # -- what follows a conversation's end ----------------------------------------------------------------------
+
+    def _completed(self, conversation: Conversation) -> None:
+        if self.hooks.registered:
+            self._completions.put_nowait(conversation.id)
+        if self._expiry is None:
+            try:
+                loop = asyncio.get_running_loop()
+            except RuntimeError:
+                return  # no loop runs: the next completion inside one sets the timer
+            self._expiry = loop.call_later(self.limits.thread_idle_ttl, self._expire)
+
+    def _expire(self) -> None:
+        """Forget conversations whose time is over, and come again for the next."""
+        left = self.registry.expire()
+        loop = asyncio.get_running_loop()
+        self._expiry = None if left is None else loop.call_later(max(left, 0.001), self._expire)
+
+    def _forget(self, conversation_id: str) -> None:
+        self.history.delete_conversation(conversation_id)
+
+    def _hold_released(self, frame: Frame) -> None:
+        self.ledger.settle(frame)
+        self.ledger.complete_if_over(frame.conversation)
+
+    def _history_trimmed(self, conversation_id: str, slots: int, size: int) -> None:
+        if self.events.active:
+            self.events.emit(HistoryTrimmedEvent(conversation_id, slots, size, conversation_id=conversation_id))
+
+    async def tell_completions(self) -> None:
+        """Tell the public hooks of complete conversations, in order, for ever."""
+        while True:
+            conversation_id = await self._completions.get()
+            await self.hooks.complete(conversation_id)
+
+    async def tell_remaining_completions(self) -> None:
+        """Tell the public hooks of the conversations they have not been told of yet."""
+        while not self._completions.empty():
+            await self.hooks.complete(self._completions.get_nowait())
+
+    def close(self) -> None:
+        """Stop the timer that forgets conversations."""
+        if self._expiry is not None:
+            self._expiry.cancel()
+            self._expiry = None

@@ -1,0 +1,144 @@
+"""What the outside gets back for one external message: its first answer, its stream of answers, or its error."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any
+
+from xml_pipeline.errors import DeadlineExceeded, NoAnswer, PipelineError
+from xml_pipeline.message_bus.message_state import Outcome
+
+__all__ = ["Exchange"]
+
+
+class Exchange:
+    """One external message and everything that comes back for it.
+
+    Whoever asks does so through `first` (request, wait) or `stream`. When nobody asks, the first result is kept for a
+    later `wait`, and an error is a dead letter.
+    """
+
+    __slots__ = ("_error", "_future", "_queue", "_settled", "_value", "attempts", "from_id", "target", "thread_id", "wire")
+
+    def __init__(self, target: str, from_id: str, thread_id: str, wire: bytes | None) -> None:
+        self.target = target
+        self.from_id = from_id
+        self.thread_id = thread_id
+        self.wire = wire
+        """The external message, for its dead letter; dropped when the conversation is complete."""
+        self.attempts = 0
+        """How often it was retried as a dead letter."""
+        self._value: Any = None
+        self._error: PipelineError | None = None
+        self._settled = False
+        self._future: asyncio.Future[Any] | None = None
+        self._queue: asyncio.Queue[Any] | None = None
+
+    @property
+    def error(self) -> PipelineError | None:
+        """The error that ended it, if one did."""
+        return self._error
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether its first answer or its error has come."""
+        return self._settled
+
+    def deliver(self, payload: Any) -> Outcome:
+        """Hand over an answer; returns what became of it."""
+        if self._queue is not None:
+            if self._error is not None:
+                return Outcome.EXPIRED
+            self._settled = True
+            self._queue.put_nowait((payload, None))
+            return Outcome.HANDLED
+        if self._settled:
+            return Outcome.EXPIRED
+        self._settled = True
+        self._value = payload
+        if self._future is not None and not self._future.done():
+            self._future.set_result(payload)
+        return Outcome.HANDLED
+
+    def fail(self, error: PipelineError) -> bool:
+        """Hand over an error; returns whether anybody was waiting for it."""
+        if self._queue is not None:
+            told = self._error is None
+            if told:
+                self._error = error
+                self._settled = True
+                self._queue.put_nowait((None, error))
+            return told
+        if self._settled:
+            return False
+        self._settled = True
+        self._error = error
+        if self._future is not None and not self._future.done():
+            self._future.set_exception(error)
+            return True
+        return False
+
+    def complete(self) -> None:
+        """The conversation is complete: whoever still waits gets `NoAnswer`, a stream ends."""
+        self.wire = None
+        if self._queue is not None:
+            self._queue.put_nowait(None)
+        elif not self._settled:
+            self.fail(NoAnswer(f"the conversation with {self.target!r} completed and nobody answered"))
+
+    async def first(self) -> Any:
+        """The first answer.
+
+        Raises:
+            PipelineError: the conversation failed, or ended without an answer.
+        """
+        if self._settled:
+            if self._error is not None:
+                raise self._error
+            return self._value
+        if self._future is None:
+            self._future = asyncio.get_running_loop().create_future()
+            # An error that comes after the last waiter left is kept here, not reported as never retrieved.
+            self._future.add_done_callback(_retrieve)
+        return await asyncio.shield(self._future)
+
+    def open_stream(self) -> None:
+        """From now on keep every answer, for `stream`."""
+        self._queue = asyncio.Queue()
+
+    async def stream(self, timeout: float) -> AsyncIterator[Any]:
+        """Every answer until the conversation is complete.
+
+        Args:
+            timeout: seconds without an answer after which to give up.
+
+        Raises:
+            PipelineError: the conversation failed.
+            DeadlineExceeded: no answer came for ``timeout`` seconds.
+        """
+        queue = self._queue
+        if queue is None:
+            raise RuntimeError("open_stream() was not called")
+        while True:
+            try:
+                async with asyncio.timeout(timeout):
+                    item = await queue.get()
+            except TimeoutError:
+                raise DeadlineExceeded(f"no answer from {self.target!r} for {timeout} s", step="stream") from None
+            if item is None:
+                return
+            payload, error = item
+            if error is not None:
+                raise error
+            yield payload
+
+    @property
+    def is_asked(self) -> bool:
+        """Whether somebody is waiting for it right now."""
+        return self._queue is not None or (self._future is not None and not self._future.done())
+
+
+def _retrieve(future: asyncio.Future[Any]) -> None:
+    if not future.cancelled():
+        future.exception()

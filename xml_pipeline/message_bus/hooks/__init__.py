@@ -1,0 +1,1 @@
+"""The pump's own turn hooks, one behaviour per file."""

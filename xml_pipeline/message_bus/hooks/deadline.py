@@ -1,0 +1,38 @@
+"""By when a handler must be done."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+from xml_pipeline.errors import DeadlineExceeded
+from xml_pipeline.message_bus.dispatch_hook import TurnHook
+from xml_pipeline.message_bus.message_state import HandlerMetadata, MessageState
+from xml_pipeline.message_bus.routing import RoutingTable
+
+__all__ = ["Deadline"]
+
+
+class Deadline(TurnHook):
+    """Sets ``metadata.deadline`` to the listener's timeout from now, or to the message's own deadline if that is
+    earlier; a message past its deadline is not started.
+
+    Args:
+        table: gives the routing table in force: timeouts are read at check time, also for frames opened earlier.
+    """
+
+    def __init__(self, table: Callable[[], RoutingTable]) -> None:
+        self._table = table
+
+    def before(self, state: MessageState, metadata: HandlerMetadata) -> None:
+        listener = state.listener
+        if listener is None:
+            return
+        listener = self._table().listeners.get(listener.name, listener)
+        now = asyncio.get_running_loop().time()
+        deadline = now + listener.timeout
+        if state.deadline:
+            if state.deadline <= now:
+                raise DeadlineExceeded("the message waited past its deadline", step="dispatch", target=listener.name)
+            deadline = min(deadline, state.deadline)
+        metadata.deadline = deadline

@@ -1,0 +1,30 @@
+"""How many turns one frame may take."""
+
+from __future__ import annotations
+
+from xml_pipeline.errors import HopLimitError
+from xml_pipeline.message_bus.dispatch_hook import TurnHook
+from xml_pipeline.message_bus.message_state import HandlerMetadata, MessageState
+
+__all__ = ["TurnLimit"]
+
+
+class TurnLimit(TurnHook):
+    """Refuses the turn that is one too many.
+
+    Args:
+        max_turns: handler calls on one frame. Generic listeners, which join the answers of many, are exempt.
+    """
+
+    def __init__(self, max_turns: int) -> None:
+        self._max_turns = max_turns
+
+    def before(self, state: MessageState, metadata: HandlerMetadata) -> None:
+        frame, listener = state.frame, state.listener
+        if frame is None or listener is None:
+            return
+        frame.turns += 1
+        if frame.turns > self._max_turns and not listener.is_generic:
+            raise HopLimitError(
+                f"{listener.name!r} took {self._max_turns} turns on one frame (max_turns)", target=listener.name
+            )

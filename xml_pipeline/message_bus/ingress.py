@@ -1,0 +1,226 @@
+"""The door: what may come in from outside, and in whose name.
+
+The ingress decides who the sender is; an envelope that says otherwise is refused later, when it is read
+(`steps.payload_extraction`). Nobody outside may be ``system``, ``system.*`` or a local listener, and nobody may speak
+in a conversation that is not his.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from third_party.xmlable import EncodeError, XError, codec_of
+from xml_pipeline.envelope import build_envelope, envelope_to_bytes, escape_text, message_text, payload_elements, peek
+from xml_pipeline.errors import (
+    DeadlineExceeded,
+    ForgedMessage,
+    RoutingError,
+    ValidationError,
+)
+from xml_pipeline.message_bus.exchange import Exchange
+from xml_pipeline.message_bus.message_state import MessageState
+from xml_pipeline.message_bus.routing import RoutingTable
+from xml_pipeline.message_bus.thread_registry import Conversation, ConversationStatus, ThreadRegistry
+from xml_pipeline.strict_xml import parse_strict
+
+if TYPE_CHECKING:
+    from xml_pipeline.config import Limits
+    from xml_pipeline.message_bus.dead_letters import DeadLetter
+    from xml_pipeline.message_bus.events import EventHub
+    from xml_pipeline.message_bus.ledger import Ledger
+    from xml_pipeline.message_bus.mint import Mint
+    from xml_pipeline.message_bus.scheduler import Scheduler
+
+__all__ = ["Admitted", "Ingress"]
+
+
+class Admitted:
+    """An accepted external message: its conversation, and what will come back."""
+
+    __slots__ = ("conversation", "exchange")
+
+    def __init__(self, conversation: Conversation, exchange: Exchange) -> None:
+        self.conversation = conversation
+        self.exchange = exchange
+
+
+class Ingress:
+    """Admits external messages into the scheduler.
+
+    Args:
+        table: gives the routing table in force.
+        registry: opens conversations and root frames.
+        mint: counts messages.
+        scheduler: takes them.
+        ledger: completes what was begun and could not be admitted.
+        events: is told of new conversations.
+        limits: sizes and times.
+    """
+
+    def __init__(
+        self,
+        table: Callable[[], RoutingTable],
+        registry: ThreadRegistry,
+        mint: Mint,
+        scheduler: Scheduler,
+        ledger: Ledger,
+        events: EventHub,
+        limits: Limits,
+    ) -> None:
+        self._table = table
+        self._registry = registry
+        self._mint = mint
+        self._scheduler = scheduler
+        self._ledger = ledger
+        self._events = events
+        self._limits = limits
+
+    async def admit(
+        self,
+        target: str | None,
+        payload: Any,
+        *,
+        from_id: str,
+        thread_id: str | None,
+        routing_table: str | None = None,
+        wait: bool = True,
+        stream: bool = False,
+    ) -> Admitted:
+        """Admit a payload for a target; see `StreamPump.inject` for what is raised."""
+        self._check_sender(from_id)
+        if routing_table is not None:
+            raise RoutingError(f"peer table {routing_table!r} is not registered", step="admission")
+        text = self._payload_text(payload)
+        queue = target or ""
+        await self._room(queue, wait)
+        conversation = self._registry.begin(from_id, thread_id)
+        to_xml = escape_text(target) if target else None
+        frame_raw: Callable[[str], bytes] = lambda frame_id: message_text(text, escape_text(from_id), to_xml, frame_id)
+        return self._enter(conversation, target or None, from_id, frame_raw, queue, stream)
+
+    async def admit_raw(
+        self, raw: bytes, thread_id: str | None, from_id: str, *, wait: bool = True, stream: bool = False
+    ) -> Admitted:
+        """Admit a finished envelope. Whether it agrees with ``thread_id`` and ``from_id`` is checked when it is read."""
+        self._check_sender(from_id)
+        self._check_size(raw)
+        to, claimed = peek(raw)
+        queue = to if to is not None and self._is_known(to) else ""
+        await self._room(queue, wait)
+        conversation = self._registry.begin(from_id, thread_id if thread_id is not None else claimed)
+        return self._enter(conversation, None, from_id, lambda _: raw, queue, stream, raw=True)
+
+    async def resend(self, letter: DeadLetter) -> str:
+        """Admit a dead letter's message again, as a new conversation of the same sender."""
+        root = parse_strict(letter.wire)
+        conversation_id = self._registry.ids.next()
+        payloads = payload_elements(root)
+        if not payloads:
+            raise ValidationError("the dead letter holds no payload", step="admission")
+        envelope = build_envelope(payloads[0], letter.from_id, conversation_id, letter.target or None)
+        for payload in payloads[1:]:
+            envelope.append(payload)
+        admitted = await self.admit_raw(
+            envelope_to_bytes(envelope, declaration=False), conversation_id, letter.from_id, wait=False
+        )
+        admitted.exchange.attempts = letter.attempts
+        return admitted.conversation.id
+
+    def begin_system(self, target: str, payload: Any) -> str:
+        """Send a message of the pump itself, on its own frame."""
+        root = self._registry.root
+        if root is None:
+            raise RuntimeError("the root frame is not initialised")
+        listener = self._table().listeners[target]
+        codec = codec_of(type(payload))
+        child = self._registry.open_child(root, listener, "system")
+        state = self._mint.to_frame(codec.encode_payload(payload), codec, child, listener, root, "system")
+        state.from_id = "system"
+        self._scheduler.push((state,))
+        return child.id
+
+    # -- the parts of admission ---------------------------------------------------------------------------------
+
+    def _enter(
+        self,
+        conversation: Conversation,
+        target: str | None,
+        from_id: str,
+        make: Callable[[str], bytes],
+        queue: str,
+        stream: bool,
+        raw: bool = False,
+    ) -> Admitted:
+        is_new = not conversation.participants and not conversation.exchanges
+        exchange = Exchange(target or queue, from_id, conversation.id, None)
+        frame = self._registry.open_root(conversation, target or queue, exchange)
+        wire = make(frame.id)
+        if not raw and len(wire) > self._limits.max_message_bytes:
+            self._registry.cleanup(frame.id)
+            self._check_size(wire)
+        exchange.wire = wire
+        if stream:
+            exchange.open_stream()
+        conversation.exchanges.append(exchange)
+        state = self._mint.external(conversation, frame, from_id, target, wire)
+        if raw and frame.id != conversation.id:
+            state.thread_id = conversation.id  # what the envelope must say; the frame is a later turn's
+        if is_new and self._events.active:
+            self._ledger.emit_thread(conversation)
+        self._limit_time(conversation)
+        self._scheduler.admit(state, queue)
+        return Admitted(conversation, exchange)
+
+    def _limit_time(self, conversation: Conversation) -> None:
+        seconds = self._limits.max_conversation_seconds
+        if seconds is None or conversation.deadline_timer is not None:
+            return
+
+        def expire() -> None:
+            conversation.deadline_timer = None
+            if conversation.open and conversation.status is not ConversationStatus.KILLED:
+                self._ledger.cancel_conversation(
+                    conversation, DeadlineExceeded(f"the conversation took longer than {seconds} s", step="conversation")
+                )
+
+        conversation.deadline_timer = asyncio.get_running_loop().call_later(seconds, expire)
+
+    def _check_sender(self, from_id: str) -> None:
+        if not isinstance(from_id, str) or not from_id:
+            raise ForgedMessage(f"from_id must be a name, not {from_id!r}", step="admission")
+        lower = from_id.lower()
+        if lower == "system" or lower.startswith("system."):
+            raise ForgedMessage(f"nobody outside the pump may be {from_id!r}", step="admission")
+        if self._table().is_taken(lower):
+            raise ForgedMessage(f"{from_id!r} is the name of a local listener or group", step="admission")
+        escape_text(from_id)
+
+    def _check_size(self, raw: bytes) -> None:
+        if not isinstance(raw, bytes):
+            raise TypeError(f"an envelope must be bytes, not {type(raw).__name__}")
+        if len(raw) > self._limits.max_message_bytes:
+            raise ValidationError(
+                f"the message has {len(raw)} bytes (max_message_bytes={self._limits.max_message_bytes})", step="admission"
+            )
+
+    def _is_known(self, to: str) -> bool:
+        table = self._table()
+        return to in table.listeners or to in table.groups
+
+    async def _room(self, queue: str, wait: bool) -> None:
+        if wait:
+            await self._scheduler.wait_for_room(queue)
+        else:
+            self._scheduler.check_room(queue)
+
+    def _payload_text(self, payload: Any) -> str:
+        try:
+            return codec_of(type(payload)).encode_payload(payload)
+        except EncodeError as exc:
+            raise ValidationError(str(exc), step="encode") from exc
+        except XError as exc:
+            raise TypeError(
+                f"a payload must be an instance of a dataclass or a pydantic model, not {type(payload).__name__}: {exc}"
+            ) from exc

@@ -1,0 +1,266 @@
+"""A listener: a named handler with the payload classes it accepts and the limits it runs under."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+
+from third_party.xmlable import Codec, XError, codec_of
+from xml_pipeline.config import Rate, broadcast_group, handler_fault, name_fault, reserved_fault
+from xml_pipeline.envelope import escape_text
+from xml_pipeline.errors import ConfigurationError
+from xml_pipeline.message_bus.message_state import HandlerMetadata, HandlerResponse
+
+if TYPE_CHECKING:
+    from lxml.etree import XMLSchema
+
+__all__ = ["Handler", "HandlerResult", "Listener", "check_name", "make_generic_listener", "make_listener"]
+
+HandlerResult: TypeAlias = HandlerResponse | Sequence[HandlerResponse] | bytes | None
+Handler: TypeAlias = Callable[[Any, HandlerMetadata], Awaitable[HandlerResult] | AsyncIterator[HandlerResponse]]
+
+RepairMode: TypeAlias = Literal["strict", "lenient"]
+
+
+@dataclass(slots=True, eq=False)
+class Listener:
+    """A registered listener. Records are not changed after registration: a reload makes new ones.
+
+    Attributes:
+        name: matched exactly; unique also when compared in lower case.
+        payload_class: the first accepted class (``object`` for a generic listener).
+        handler: ``async (payload, metadata) -> HandlerResult``, or an async generator function.
+        peers: names it may call; ``None`` when not declared, which means nobody for an agent, everybody for a tool.
+        broadcast: ``True`` for the group named by its own name up to the last dot, or the group's name.
+        schema: of the first accepted class; ``None`` for a generic listener.
+        root_tag: ``lower(name).lower(class)`` of the first accepted class; ``*`` for a generic listener.
+        usage_instructions: for agents: how to call each peer.
+        output_class: the class it answers with, where declared.
+        timeout: seconds a handler call may take; for a generator, each item.
+        concurrency: how many of its handlers may run at once; ``None`` for no limit of its own.
+        rate: how often it may be called; ``None`` for no limit.
+        ordered: messages of one frame are handled one at a time, in order.
+        repair: how external bytes addressed to it are parsed, see `steps.repair`.
+        codecs: codec by element name.
+        streams: the handler is an async generator.
+        group: the broadcast group's name, or empty.
+        is_system: registered by the pump itself; untouched by reloads.
+        configured: came from organism.yaml, so that a reload may change or remove it.
+    """
+
+    name: str
+    payload_class: type
+    handler: Handler
+    description: str = ""
+    is_agent: bool = False
+    peers: list[str] | None = None
+    broadcast: bool | str = False
+    cpu_bound: bool = False
+    handler_path: str = ""
+    schema: XMLSchema | None = None
+    root_tag: str = ""
+    usage_instructions: str = ""
+    output_class: type | None = None
+    timeout: float = 30.0
+    payload_classes: tuple[type, ...] = ()
+    concurrency: int | None = None
+    rate: Rate | None = None
+    ordered: bool = True
+    prompt: str = ""
+    repair: RepairMode = "strict"
+    codecs: dict[str, Codec[Any]] = field(default_factory=dict)
+    output_codec: Codec[Any] | None = None
+    streams: bool = False
+    is_generic: bool = False
+    is_system: bool = False
+    configured: bool = False
+    group: str = ""
+    key: str = ""
+    xml_name: str = ""
+
+    def accepts(self, element: str) -> bool:
+        """Whether an answer named ``element`` is delivered to it rather than passed on to its own caller."""
+        return self.is_agent or self.is_generic or element in self.codecs
+
+    @property
+    def accepts_errors(self) -> bool:
+        """Whether a `SystemError` is delivered to it rather than passed on to its own caller."""
+        return self.accepts("SystemError")
+
+    @property
+    def route_keys(self) -> list[str]:
+        """Its keys in the routing table, one per accepted class."""
+        return [f"{self.key}.{element.lower()}" for element in self.codecs]
+
+
+def make_listener(
+    name: str,
+    handler: Handler,
+    payload_class: type | tuple[type, ...],
+    *,
+    description: str = "",
+    agent: bool = False,
+    peers: Sequence[str] | None = None,
+    broadcast: bool | str = False,
+    prompt: str = "",
+    timeout: float = 30.0,
+    concurrency: int | None = None,
+    rate: Rate | str | float | None = None,
+    ordered: bool = True,
+    cpu_bound: bool = False,
+    output_class: type | None = None,
+    repair: RepairMode = "strict",
+    system: bool = False,
+    configured: bool = False,
+) -> Listener:
+    """Check everything and build a `Listener`. The arguments are those of `StreamPump.register`.
+
+    Raises:
+        TypeError: the handler is not async, or a payload class is neither a dataclass nor a pydantic model.
+        ConfigurationError: a name or a value is not acceptable.
+    """
+    check_name(name, system=system)
+    _check_handler(name, handler)
+    if cpu_bound:
+        raise ConfigurationError(f"listener {name!r}: cpu_bound is not supported in this version")
+    _check_numbers(name, timeout, concurrency)
+    if repair not in ("strict", "lenient"):
+        raise ConfigurationError(f"listener {name!r}: repair must be 'strict' or 'lenient', not {repair!r}")
+    if isinstance(peers, str):
+        raise TypeError(f"listener {name!r}: peers must be a list of names, not the string {peers!r}")
+    classes = payload_class if isinstance(payload_class, tuple) else (payload_class,)
+    codecs = _codecs(name, classes)
+    first = next(iter(codecs.values()))
+    return Listener(
+        name=name,
+        payload_class=classes[0],
+        payload_classes=classes,
+        handler=handler,
+        description=description,
+        is_agent=agent,
+        peers=None if peers is None else list(peers),
+        broadcast=broadcast,
+        group=_group_of(name, broadcast),
+        handler_path=_path_of(handler),
+        schema=first.schema,
+        root_tag=f"{name.lower()}.{first.name.lower()}",
+        output_class=output_class,
+        output_codec=None if output_class is None else _codec(name, output_class),
+        timeout=float(timeout),
+        concurrency=concurrency,
+        rate=rate if rate is None or isinstance(rate, Rate) else Rate.parse(rate),
+        ordered=ordered,
+        prompt=prompt,
+        repair=repair,
+        codecs=codecs,
+        streams=_is_generator(handler),
+        is_system=system,
+        configured=configured,
+        key=name.lower(),
+        xml_name=escape_text(name),
+    )
+
+
+def make_generic_listener(name: str, handler: Handler, description: str = "", *, timeout: float = 30.0) -> Listener:
+    """Build a listener that receives any payload, as an lxml element.
+
+    Raises:
+        TypeError: the handler is not async.
+        ConfigurationError: the name is not acceptable.
+    """
+    check_name(name)
+    _check_handler(name, handler)
+    return Listener(
+        name=name,
+        payload_class=object,
+        handler=handler,
+        description=description,
+        handler_path=_path_of(handler),
+        root_tag="*",
+        timeout=timeout,
+        streams=_is_generator(handler),
+        is_generic=True,
+        key=name.lower(),
+        xml_name=escape_text(name),
+    )
+
+
+def check_name(name: str, *, system: bool = False) -> None:
+    """Refuse a listener name that could not be addressed, or that would pass for somebody else.
+
+    Raises:
+        ConfigurationError: empty, padded with white space, not expressible in XML 1.0, or reserved.
+    """
+    if not isinstance(name, str):
+        raise ConfigurationError(f"a listener's name must be text, not {name!r}")
+    fault = name_fault(name) or (None if system else reserved_fault(name))
+    if fault is not None:
+        raise ConfigurationError(f"listener: {fault}")
+
+
+def _check_handler(name: str, handler: Handler) -> None:
+    fault = handler_fault(handler)
+    if fault is not None:
+        raise TypeError(f"listener {name!r}: {fault}")
+
+
+def _is_generator(handler: object) -> bool:
+    return inspect.isasyncgenfunction(_unwrap(handler))
+
+
+def _unwrap(handler: object) -> object:
+    while isinstance(handler, functools.partial):
+        handler = handler.func
+    if inspect.isroutine(handler) or inspect.isclass(handler) or not callable(handler):
+        return handler
+    return type(handler).__call__
+
+
+def _path_of(handler: object) -> str:
+    target = _unwrap(handler)
+    return f"{getattr(target, '__module__', '')}.{getattr(target, '__qualname__', repr(target))}"
+
+
+def _group_of(name: str, broadcast: bool | str) -> str:
+    group = broadcast_group(name, broadcast)
+    if broadcast is True and group is None:
+        raise ConfigurationError(
+            f"listener {name!r}: 'broadcast: true' takes the group from the name up to its last dot, and there is none; "
+            "write the group's name instead"
+        )
+    if group:
+        fault = name_fault(group) or reserved_fault(group)
+        if fault is not None:
+            raise ConfigurationError(f"listener {name!r}, broadcast group: {fault}")
+    return group or ""
+
+
+def _codecs(name: str, classes: tuple[type, ...]) -> dict[str, Codec[Any]]:
+    if not classes:
+        raise ConfigurationError(f"listener {name!r} needs at least one payload class")
+    codecs: dict[str, Codec[Any]] = {}
+    for cls in classes:
+        codec = _codec(name, cls)
+        if codec.name in codecs:
+            raise ConfigurationError(f"listener {name!r} accepts two payload classes named {codec.name!r}")
+        codecs[codec.name] = codec
+    return codecs
+
+
+def _codec(name: str, cls: type) -> Codec[Any]:
+    try:
+        return codec_of(cls)
+    except XError as exc:
+        raise TypeError(f"listener {name!r}: {exc}") from exc
+
+
+def _check_numbers(name: str, timeout: float, concurrency: int | None) -> None:
+    if isinstance(timeout, bool) or not isinstance(timeout, int | float) or not timeout > 0:
+        raise ConfigurationError(f"listener {name!r}: timeout must be a number of seconds above 0, not {timeout!r}")
+    if concurrency is not None and (
+        isinstance(concurrency, bool) or not isinstance(concurrency, int) or concurrency < 1
+    ):
+        raise ConfigurationError(f"listener {name!r}: concurrency must be a whole number above 0, not {concurrency!r}")

@@ -1,0 +1,99 @@
+"""The flow of a message, as one sentence."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterable, AsyncIterator
+from typing import TYPE_CHECKING, Any
+
+import aiostream
+from aiostream import pipable_operator, streamcontext
+
+from xml_pipeline.message_bus.message_state import MessageState
+from xml_pipeline.message_bus.operators import pipe, stream
+
+if TYPE_CHECKING:
+    from xml_pipeline.message_bus.stream_pump import StreamPump
+
+__all__ = ["build_pipeline"]
+
+
+def build_pipeline(pump: StreamPump, source: AsyncIterable[list[MessageState]]) -> Any:
+    """From batches of messages to what their handlers sent, re-injected.
+
+    Every stage before dispatch is a plain function of one message, lifted over the batch; a message that failed passes
+    by the others and has its outcome in the errors stage. Dispatch is the one stage that waits.
+    """
+    return (
+        stream.map(source, pump._repair_step)
+        | pipe.map(pump._c14n_step)
+        | pipe.map(pump._envelope_validation_step)
+        | pipe.map(pump._payload_extraction_step)
+        | pipe.map(pump._thread_assignment_step)
+        | pipe.flatmap(pump._fan_out_step)
+        | pipe.map(pump._validate_and_deserialize)
+        | pipe.flatmap(pump._route_step)
+        | _errors.pipe(pump)
+        | _dispatch.pipe(pump)
+        | _reinject.pipe(pump)
+    )
+
+
+async def drive(pump: StreamPump) -> None:
+    """Run the pump's pipeline until its source ends."""
+    async with streamcontext(pump.build_pipeline(pump._queue_source())) as streamer:
+        async for _ in streamer:
+            pass
+
+
+@pipable_operator
+def _errors(source: AsyncIterable[list[MessageState]], pump: StreamPump) -> Any:
+    """Give failed messages their outcome; pass the others on."""
+
+    def sort_out(batch: list[MessageState]) -> list[MessageState]:
+        for state in batch:
+            if state.error is not None:
+                break
+        else:
+            return batch
+        for state in batch:
+            if state.error is not None:
+                pump._handle_errors(state)
+        return [state for state in batch if state.error is None]
+
+    return aiostream.stream.map.raw(source, sort_out)  # type: ignore[arg-type]
+
+
+@pipable_operator
+async def _dispatch(source: AsyncIterable[list[MessageState]], pump: StreamPump) -> AsyncIterator[list[MessageState]]:
+    """Hand messages to the dispatcher as they come; yield what their handlers send as it comes."""
+    dispatcher = pump._dispatcher
+
+    async def feed() -> None:
+        try:
+            async with streamcontext(source) as streamer:
+                async for batch in streamer:
+                    pump._dispatch_to_handlers(batch)
+        finally:
+            dispatcher.finish()
+
+    dispatcher.open()
+    feeder = asyncio.create_task(feed())
+    try:
+        while (batch := await dispatcher.results()) is not None:
+            yield batch
+        await feeder
+    finally:
+        feeder.cancel()
+        await asyncio.gather(feeder, return_exceptions=True)
+
+
+@pipable_operator
+def _reinject(source: AsyncIterable[list[MessageState]], pump: StreamPump) -> Any:
+    """Put what handlers sent through the same door again."""
+
+    def reinject(batch: list[MessageState]) -> list[MessageState]:
+        pump._reinject_responses(batch)
+        return batch
+
+    return aiostream.stream.map.raw(source, reinject)  # type: ignore[arg-type]

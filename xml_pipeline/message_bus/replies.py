@@ -1,0 +1,380 @@
+"""What a handler returned, turned into messages. Decides, without awaiting anything.
+
+==========================================  ====================================================================
+a handler returns                           and this is sent
+==========================================  ====================================================================
+``HandlerResponse(payload, to=own name)``   the next turn on the same frame
+``HandlerResponse(payload, to=caller)``     an answer
+``HandlerResponse(payload, to=other)``      a call: a new frame below this one, for each member of a group
+``HandlerResponse.call(payload, to)``       a call, whoever ``to`` is
+``HandlerResponse.respond(payload)``        an answer; the frame closes at the end of the turn
+``HandlerResponse.delegate(payload, to)``   a call in this frame's place; this frame closes
+``bytes``                                   model output: each root an answer, or a ``<message>`` naming a target
+a list                                      each of its items, in order
+``None``                                    nothing
+==========================================  ====================================================================
+
+An answer goes to the nearest calling frame whose listener takes it; tools in between that do not are passed by.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from lxml import etree
+
+from third_party.xmlable import Codec, EncodeError, XError, codec_of
+from xml_pipeline import envelope
+from xml_pipeline.errors import HandlerError, HopLimitError, PipelineError, RoutingError, ValidationError
+from xml_pipeline.message_bus.message_state import HandlerResponse, MessageState, SystemError
+from xml_pipeline.message_bus.routing import RoutingTable, may_call
+from xml_pipeline.message_bus.steps.model_output import recover_roots
+from xml_pipeline.message_bus.thread_registry import Frame, FrameState, ThreadRegistry
+from xml_pipeline.strict_xml import canonical_bytes, parse_strict
+
+if TYPE_CHECKING:
+    from xml_pipeline.message_bus.ledger import Ledger
+    from xml_pipeline.message_bus.listener import Listener
+    from xml_pipeline.message_bus.mint import Mint
+    from xml_pipeline.message_bus.steps.repair import Bounds
+
+__all__ = ["Replies", "Turn"]
+
+
+@dataclass(slots=True, eq=False)
+class Turn:
+    """One call of a handler: the message it got, and what it has sent so far."""
+
+    state: MessageState
+    frame: Frame
+    listener: Listener
+    answered: bool = False
+    forwarded: bool = False
+    delegated: bool = False
+
+
+@dataclass(slots=True)
+class _Payload:
+    """A payload on its way out: its element name, canonical text, and the codec it was made with, if any."""
+
+    name: str
+    text: str
+    codec: Codec[Any] | None
+
+
+class Replies:
+    """Makes the messages of a turn.
+
+    Args:
+        table: gives the routing table in force.
+        registry: opens frames.
+        mint: makes messages.
+        ledger: records refusals and reports them.
+        emit: takes each message made.
+        max_hops: how deep frames may be nested.
+        max_fan_out: how many messages one return value may send.
+        bounds: limits for model output.
+    """
+
+    def __init__(
+        self,
+        table: Callable[[], RoutingTable],
+        registry: ThreadRegistry,
+        mint: Mint,
+        ledger: Ledger,
+        emit: Callable[[MessageState], None],
+        *,
+        max_hops: int,
+        max_fan_out: int,
+        bounds: Bounds,
+    ) -> None:
+        self._table = table
+        self._registry = registry
+        self._mint = mint
+        self._ledger = ledger
+        self._emit = emit
+        self._max_hops = max_hops
+        self._max_fan_out = max_fan_out
+        self._bounds = bounds
+        self._codecs: dict[type, Codec[Any] | None] = {}
+
+    def send(self, turn: Turn, result: object) -> None:
+        """Send what a handler returned.
+
+        Raises:
+            HandlerError: it is nothing that a handler may return.
+            ValidationError: model output without a usable root, or too many messages at once.
+        """
+        if result is None:
+            return
+        if type(result) is HandlerResponse:
+            self._send_one(turn, result)
+        elif isinstance(result, list | tuple):
+            self._send_all(turn, result)
+        elif isinstance(result, bytes | bytearray):
+            self._send_model_output(turn, bytes(result))
+        elif isinstance(result, HandlerResponse):
+            self._send_one(turn, result)
+        else:
+            raise HandlerError(
+                f"handler of {turn.listener.name!r} returned {type(result).__name__}; "
+                "return a HandlerResponse, a list of them, bytes or None",
+                step="reply",
+                target=turn.listener.name,
+            )
+
+    def _send_all(self, turn: Turn, items: list[object] | tuple[object, ...]) -> None:
+        if len(items) > self._max_fan_out:
+            raise ValidationError(
+                f"handler of {turn.listener.name!r} returned {len(items)} messages (max_fan_out={self._max_fan_out})",
+                step="reply",
+            )
+        for item in items:
+            if not isinstance(item, HandlerResponse):
+                raise HandlerError(
+                    f"handler of {turn.listener.name!r} returned a list with a {type(item).__name__} in it; "
+                    "every item must be a HandlerResponse",
+                    step="reply",
+                    target=turn.listener.name,
+                )
+        for item in items:
+            if turn.frame.state is FrameState.CANCELLED:
+                return  # an earlier item was refused, and closed this tool's frame
+            self._send_one(turn, item)  # type: ignore[arg-type]
+
+    def _send_one(self, turn: Turn, response: HandlerResponse) -> None:
+        try:
+            payload = self._payload(turn, response.payload)
+            self._route(turn, response, payload)
+        except PipelineError as failure:
+            self._ledger.refuse(turn.frame, str(response.to), response.tag, failure)
+
+    def _route(self, turn: Turn, response: HandlerResponse, payload: _Payload) -> None:
+        to = response.to
+        frame = turn.frame
+        listener = turn.listener
+        if response.is_response:
+            self._answer(turn, payload, response.payload)
+        elif response.is_delegation:
+            self._delegate(turn, payload, to)
+        elif response.is_fresh_call:
+            self._call(turn, response, payload)
+        elif to == listener.name:
+            self._next_turn(turn, payload)
+        elif to == frame.caller:
+            self._answer(turn, payload, response.payload)
+        else:
+            self._call(turn, response, payload)
+
+    # -- answers ------------------------------------------------------------------------------------------------
+
+    def _answer(self, turn: Turn, payload: _Payload, value: object = None) -> None:
+        frame = turn.frame
+        if isinstance(value, SystemError):
+            turn.answered = frame.answered = True
+            failure = value.to_error(f"{turn.listener.name!r} answered with an error")
+            self._ledger.report(failure, frame.parent, frame.tag, frame.exchange)
+            return
+        codec = self._answer_codec(turn.listener, payload)
+        turn.answered = frame.answered = True
+        below, above = frame, frame.parent
+        while above is not None and above.state is FrameState.OPEN:
+            listener = above.listener
+            if listener is not None and listener.accepts(payload.name):
+                state = self._mint.to_frame(
+                    payload.text, codec, above, listener, frame, envelope.escape_text(below.alias)
+                )
+                state.from_id = below.alias
+                state.tag = below.tag
+                state.group_size = below.group_size
+                state.is_answer = True
+                self._emit(state)
+                return
+            above.answered = True
+            below, above = above, above.parent
+        if above is None:
+            self._emit(self._mint.to_outside(payload.text, codec, below, below.alias))
+        else:
+            self._ledger.expire(self._mint.stillborn(frame.conversation, frame, above.callee))
+
+    def _answer_codec(self, listener: Listener, payload: _Payload) -> Codec[Any]:
+        declared = listener.output_codec
+        if declared is not None:
+            if payload.name != declared.name:
+                raise ValidationError(
+                    f"listener {listener.name!r} declares output_class {declared.name!r} and answered <{payload.name}>",
+                    step="reply",
+                )
+            return declared
+        if payload.codec is None:
+            raise ValidationError(
+                f"the answer <{payload.name}> of {listener.name!r} was made by to_xml() and has no schema; "
+                "declare output_class",
+                step="reply",
+            )
+        return payload.codec
+
+    # -- calls --------------------------------------------------------------------------------------------------
+
+    def _next_turn(self, turn: Turn, payload: _Payload) -> None:
+        frame, listener = turn.frame, turn.listener
+        codec = listener.codecs.get(payload.name)
+        if codec is None and not listener.is_generic:
+            raise RoutingError(f"{listener.name!r} does not accept its own <{payload.name}>", step="reply")
+        state = self._mint.to_frame(payload.text, codec, frame, listener, frame, listener.xml_name)
+        state.from_id = listener.name
+        turn.forwarded = True
+        self._emit(state)
+
+    def _call(self, turn: Turn, response: HandlerResponse, payload: _Payload) -> None:
+        frame, caller = turn.frame, turn.listener
+        to = response.to
+        self._check_peers(caller, to)
+        if response.as_caller and frame.parent is not None and frame.parent.listener is not None:
+            self._check_peers(frame.parent.listener, to)
+        targets = self._table().resolve(to, payload.name)
+        if frame.depth >= self._max_hops:
+            raise HopLimitError(f"{caller.name!r} is {frame.depth} calls deep (max_hops={self._max_hops})", step="reply")
+        group_size = len(targets) if to != targets[0].name else 0
+        for target in targets:
+            child = self._registry.open_child(frame, target, caller.name, response.tag, response.expect_answer)
+            child.group_size = group_size
+            if group_size:
+                child.alias = to
+            self._emit_call(child, target, payload, frame)
+        turn.forwarded = True
+
+    def _delegate(self, turn: Turn, payload: _Payload, to: str) -> None:
+        frame, caller = turn.frame, turn.listener
+        if turn.delegated:
+            raise HandlerError(f"{caller.name!r} delegated its frame twice in one turn", step="reply")
+        self._check_peers(caller, to)
+        targets = self._table().resolve(to, payload.name)
+        if len(targets) > 1 or to != targets[0].name:
+            raise RoutingError(f"a frame is handed over to one listener, and {to!r} is a group", step="reply", target=to)
+        if frame.depth >= self._max_hops:
+            raise HopLimitError(f"{caller.name!r} is {frame.depth} calls deep (max_hops={self._max_hops})", step="reply")
+        successor = self._registry.hand_over(frame, targets[0])
+        successor.group_size = frame.group_size
+        turn.forwarded = turn.delegated = True
+        frame.answered = True  # its successor answers for it
+        self._emit_call(successor, targets[0], payload, frame)
+
+    def _emit_call(self, frame: Frame, target: Listener, payload: _Payload, sender: Frame) -> None:
+        from_xml = envelope.escape_text(frame.caller)
+        state = self._mint.to_frame(payload.text, target.codecs.get(payload.name), frame, target, sender, from_xml)
+        state.from_id = frame.caller
+        state.group_size = frame.group_size
+        self._emit(state)
+
+    def _check_peers(self, caller: Listener, to: str) -> None:
+        # A frame keeps the listener it was opened with, but peers are those in force now.
+        caller = self._table().listeners.get(caller.name, caller)
+        if not may_call(caller, to):
+            declared = "declares no peers" if caller.peers is None else f"has the peers {caller.peers}"
+            raise RoutingError(
+                f"{caller.name!r} may not call {to!r}: {'the agent' if caller.is_agent else 'it'} {declared}",
+                step="reply",
+                target=to,
+            )
+
+    # -- payloads -----------------------------------------------------------------------------------------------
+
+    def _payload(self, turn: Turn, value: object) -> _Payload:
+        cls = type(value)
+        try:
+            codec = self._codecs[cls]
+        except KeyError:
+            codec = self._codecs[cls] = _codec_or_none(cls)
+        if codec is None:
+            return self._foreign_payload(turn.listener, value)
+        try:
+            return _Payload(codec.name, codec.encode_payload(value), codec)
+        except EncodeError as exc:
+            raise ValidationError(f"payload of {turn.listener.name!r}: {exc}", step="encode") from exc
+
+    def _foreign_payload(self, listener: Listener, value: object) -> _Payload:
+        """A payload that writes itself, or an element. Parsed strictly; its schema is the receiver's."""
+        to_xml = getattr(value, "to_xml", None)
+        if isinstance(value, etree._Element):
+            return self._from_root(canonical_bytes(value))
+        if not callable(to_xml) or isinstance(value, type):
+            raise HandlerError(
+                f"{listener.name!r} wants to send a {type(value).__name__}, which is neither a dataclass nor a pydantic "
+                "model, and has no to_xml()",
+                step="encode",
+            )
+        text = to_xml()
+        return self._from_root(canonical_bytes(parse_strict(text.encode() if isinstance(text, str) else text)))
+
+    def _send_model_output(self, turn: Turn, raw: bytes) -> None:
+        output = recover_roots(raw, self._bounds)
+        turn.state.repairs = (*turn.state.repairs, *output.repairs)
+        if len(output.roots) > self._max_fan_out:
+            raise ValidationError(f"model output with {len(output.roots)} roots", step="reply")
+        sent = 0
+        for root in output.roots:
+            if turn.frame.state is FrameState.CANCELLED:
+                return
+            sent += self._send_root(turn, root)
+        if not sent:
+            raise ValidationError(f"the bytes that {turn.listener.name!r} returned hold nothing usable", step="reply")
+
+    def _send_root(self, turn: Turn, root: bytes) -> int:
+        tree = parse_strict(root)
+        if tree.tag == f"{{{envelope.ENVELOPE_NAMESPACE}}}message" or tree.tag == "message":
+            to, payloads = envelope.read_request(tree)
+            for payload in payloads:
+                self._send_request(turn, to, payload)
+            return len(payloads)
+        payload = self._from_root(root)
+        codec = self._expected_answer(turn, payload.name)
+        if codec is None:
+            return 0
+        payload.codec = codec
+        try:
+            self._answer(turn, payload)
+        except PipelineError as failure:
+            self._ledger.refuse(turn.frame, turn.frame.caller, "", failure)
+        return 1
+
+    def _send_request(self, turn: Turn, to: str | None, element: etree._Element) -> None:
+        try:
+            if not to:
+                raise RoutingError("a <message> in model output must name its target in <to>", step="reply")
+            payload = self._from_root(canonical_bytes(element))
+            if to == turn.frame.caller:
+                payload.codec = self._expected_answer(turn, payload.name)
+            self._route(turn, HandlerResponse(None, to), payload)
+        except PipelineError as failure:
+            self._ledger.refuse(turn.frame, to or "", "", failure)
+
+    def _expected_answer(self, turn: Turn, name: str) -> Codec[Any] | None:
+        """The codec of a root that is an answer: the listener's output class, or a class its caller accepts."""
+        declared = turn.listener.output_codec
+        if declared is not None and declared.name == name:
+            return declared
+        parent = turn.frame.parent
+        if parent is not None and parent.listener is not None:
+            return parent.listener.codecs.get(name)
+        return None
+
+    def _from_root(self, root: bytes) -> _Payload:
+        """A payload from canonical bytes of a lone element; inside an envelope it must undeclare the namespace."""
+        text = root.decode()
+        end = min(i for i in (text.find(c, 1) for c in " />") if i > 0)
+        name = text[1:end]
+        if ":" in name or "xmlns" in text[: text.index(">")]:
+            raise ValidationError(f"payload <{name}> must be in no namespace", step="reply")
+        return _Payload(name, f'<{name} xmlns=""{text[end:]}', None)
+
+
+def _codec_or_none(cls: type) -> Codec[Any] | None:
+    if callable(getattr(cls, "to_xml", None)) and not hasattr(cls, "xml_value"):
+        return None  # it writes itself; a class decorated with @xmlify is written by its codec
+    try:
+        return codec_of(cls)
+    except XError:
+        return None

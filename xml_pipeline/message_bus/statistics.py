@@ -1,0 +1,81 @@
+"""What a pump is doing, in numbers."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+__all__ = ["ListenerStatistics", "PumpStatistics", "ShutdownReport"]
+
+
+class ListenerStatistics(NamedTuple):
+    """One listener.
+
+    Attributes:
+        name: the registered name.
+        running: handlers running.
+        waiting: messages waiting for a handler.
+        queued: external messages waiting for admission to it.
+        abandoned: handlers that ignored their cancellation, so far.
+    """
+
+    name: str
+    running: int
+    waiting: int
+    queued: int
+    abandoned: int
+
+
+class PumpStatistics(NamedTuple):
+    """A pump at one moment. ``accepted == sum(outcomes.values()) + in_flight``, always.
+
+    Attributes:
+        state: ``new``, ``started``, ``running``, ``draining`` or ``stopped``.
+        accepted: messages so far, external ones and those that handlers sent.
+        in_flight: messages that have no outcome yet.
+        outcomes: how many messages ended how; see `Outcome`.
+        queued: external messages waiting for admission.
+        running: handlers running.
+        waiting: messages waiting for a handler.
+        open_conversations: conversations that are not complete, the pump's own included.
+        retained_conversations: complete ones that are remembered.
+        open_frames: frames that are open, the pump's own included.
+        dead_letters: dead letters kept.
+        late_results: results that came after their message's time, and were dropped.
+        abandoned_handlers: handlers that ignored their cancellation.
+        dropped_events: events that slow subscribers lost.
+        listeners: one entry for each listener.
+    """
+
+    state: str
+    accepted: int
+    in_flight: int
+    outcomes: dict[str, int]
+    queued: int
+    running: int
+    waiting: int
+    open_conversations: int
+    retained_conversations: int
+    open_frames: int
+    dead_letters: int
+    late_results: int
+    abandoned_handlers: int
+    dropped_events: int
+    listeners: tuple[ListenerStatistics, ...]
+
+
+class ShutdownReport(NamedTuple):
+    """How a pump stopped.
+
+    Attributes:
+        drained: everything that was accepted had been processed when it stopped.
+        seconds: how long it took.
+        cancelled: messages that were cancelled because the time was over.
+        hung: listeners whose handlers were still running at the deadline.
+        outcomes: how many messages ended how, over the pump's life.
+    """
+
+    drained: bool
+    seconds: float
+    cancelled: int
+    hung: tuple[str, ...]
+    outcomes: dict[str, int]

@@ -1,0 +1,1 @@
+"""The XML stages of the pipeline, one file per step: plain functions, and their coroutine twins."""

@@ -1,0 +1,693 @@
+"""`StreamPump`: the public face of the engine. Lifecycle and verbs; what they do stands in the engine's parts."""
+
+from __future__ import annotations
+
+import asyncio
+import datetime
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Mapping, Sequence
+from types import MappingProxyType
+from typing import Any, Self, TypeVar, overload
+
+from xml_pipeline.config import ConfigLoader, Limits, ListenerConfig, OrganismConfig, Rate
+from xml_pipeline.errors import ConversationCancelled, DeadlineExceeded, PipelineError, RoutingError, ValidationError
+from xml_pipeline.message_bus import pipeline
+from xml_pipeline.message_bus.dead_letters import DeadLetters
+from xml_pipeline.message_bus.engine import Engine
+from xml_pipeline.message_bus.events import (
+    AgentStateEvent,
+    EventCallback,
+    EventStream,
+    MessageReceivedEvent,
+    MessageSentEvent,
+    OutcomeEvent,
+    PumpEvent,
+    ReloadEvent,
+    ThreadEvent,
+)
+from xml_pipeline.message_bus.lane import SlotGauge
+from xml_pipeline.message_bus.lifecycle import Lifecycle, PumpState
+from xml_pipeline.message_bus.listener import Handler, Listener, RepairMode, make_generic_listener, make_listener
+from xml_pipeline.message_bus.message_state import MessageState
+from xml_pipeline.message_bus.reload import configured_listener, reload_config
+from xml_pipeline.message_bus.routing import RoutingTable
+from xml_pipeline.message_bus.singleton import get_stream_pump, reset_stream_pump, set_stream_pump
+from xml_pipeline.message_bus.statistics import ListenerStatistics, PumpStatistics, ShutdownReport
+from xml_pipeline.message_bus.steps.c14n import c14n
+from xml_pipeline.message_bus.steps.deserialization import make_deserialization
+from xml_pipeline.message_bus.steps.envelope_validation import validate_envelope
+from xml_pipeline.message_bus.steps.fan_out import extract_payloads
+from xml_pipeline.message_bus.steps.payload_extraction import extract_payload
+from xml_pipeline.message_bus.steps.payload_validation import make_xsd_validation
+from xml_pipeline.message_bus.steps.step import wrap_step
+from xml_pipeline.message_bus.steps.thread_assignment import assign_thread
+from xml_pipeline.message_bus.usage import update_usage
+from xml_pipeline.primitives.boot import Boot, handle_boot
+from xml_pipeline.runtime import Runtime
+
+__all__ = [
+    "AgentStateEvent",
+    "ConfigLoader",
+    "Listener",
+    "ListenerConfig",
+    "MessageReceivedEvent",
+    "MessageSentEvent",
+    "OrganismConfig",
+    "OutcomeEvent",
+    "PumpEvent",
+    "ReloadEvent",
+    "ShutdownReport",
+    "StreamPump",
+    "ThreadEvent",
+    "bootstrap",
+    "extract_payloads",
+    "get_stream_pump",
+    "make_deserialization",
+    "make_xsd_validation",
+    "reset_stream_pump",
+    "set_stream_pump",
+    "wrap_step",
+]
+
+H = TypeVar("H", bound=Callable[..., Any])
+
+
+class StreamPump:
+    """A message pump: listeners, and the pipeline that every message between them goes through.
+
+    ::
+
+        pump = StreamPump(name="demo")
+        pump.register("greeter", greet, Greeting)
+        async with pump:
+            answer = await pump.request("greeter", Greeting("Ada"))
+
+    Args:
+        config: an organism's configuration, as `ConfigLoader.load` gives it; its listeners are registered by
+            `register_all`. Without one, the keywords make one.
+        config_path: the file that `reload_config` reads.
+        name: the organism's name.
+        port: kept for the organism's servers.
+        llm_config, identity_path: not supported in this version.
+        **limits: see `Limits`, e.g. ``max_concurrent_handlers=50``.
+
+    Raises:
+        ConfigurationError: an argument is unknown or out of range.
+    """
+
+    def __init__(
+        self,
+        config: OrganismConfig | None = None,
+        config_path: str = "",
+        *,
+        name: str = "organism",
+        port: int = 8765,
+        llm_config: dict[str, Any] | None = None,
+        identity_path: str = "",
+        **limits: Any,
+    ) -> None:
+        if config is None:
+            Limits.of(**limits)  # refuses unknown names in the words of this call
+            config = OrganismConfig(
+                name=name, port=port, llm_config=llm_config or {}, identity_path=identity_path, **limits
+            )
+        elif limits:
+            config = config.model_copy(update=dict(Limits.of(**limits).model_dump(include=set(limits))))
+        self._config = config
+        self._config_path = str(config_path)
+        self.runtime = Runtime(config.name)
+        self.engine = Engine(config.limits, self.runtime)
+        self._dispatcher = self.engine.dispatcher
+        self._lifecycle = Lifecycle(self.engine, lambda: pipeline.drive(self))
+        self.runtime.put(self, StreamPump)
+
+    @classmethod
+    async def from_yaml(cls, path: str) -> Self:
+        """Make a pump from a file, register its listeners, and start it. `run` it, or enter it, afterwards.
+
+        Raises:
+            ConfigurationError: everything that is wrong with the file, each with its place.
+        """
+        from xml_pipeline.organism import start_from_file  # the composition root stands above the engine
+
+        return await start_from_file(cls, path)
+
+    # -- registration -------------------------------------------------------------------------------------------
+
+    def register(
+        self,
+        name: str,
+        handler: Handler,
+        payload_class: type | tuple[type, ...],
+        *,
+        description: str = "",
+        agent: bool = False,
+        peers: Sequence[str] | None = None,
+        broadcast: bool | str = False,
+        prompt: str = "",
+        timeout: float | None = None,
+        concurrency: int | None = None,
+        rate: Rate | str | float | None = None,
+        ordered: bool = True,
+        cpu_bound: bool = False,
+        output_class: type | None = None,
+        repair: RepairMode = "strict",
+    ) -> Listener:
+        """Register a listener.
+
+        Args:
+            name: any text; dots, spaces and all languages are fine. Unique, also in lower case.
+            handler: ``async def handler(payload, metadata)``, an async generator function, an object with an async
+                ``__call__``, or a partial of these.
+            payload_class: the dataclass or pydantic model it accepts, or several.
+            description: told to agents that may call it.
+            agent: it is an agent: it reaches only its peers, and gets errors and answers of every class.
+            peers: names of listeners and groups it may call.
+            broadcast: ``True``: member of the group named by its name up to the last dot; or the group's name.
+            prompt: an agent's system prompt.
+            timeout: seconds a call may take; default: the pump's ``timeout``, 30.
+            concurrency: handlers of it running at once; default: ``max_concurrent_per_agent`` for an agent, else no
+                limit but the pump's.
+            rate: how often it may be called, e.g. ``"10/s"``.
+            ordered: one message of a frame at a time, in order.
+            cpu_bound: not supported in this version.
+            output_class: the class it answers with; every answer is checked.
+            repair: ``"lenient"`` mends external envelopes to it that are not well-formed.
+
+        Returns:
+            The listener.
+
+        Raises:
+            TypeError: the handler is not async, or a class is neither dataclass nor pydantic model.
+            ConfigurationError: the name is taken or reserved, or a value is out of range.
+        """
+        listener = make_listener(
+            name,
+            handler,
+            payload_class,
+            description=description,
+            agent=agent,
+            peers=peers,
+            broadcast=broadcast,
+            prompt=prompt,
+            timeout=self._config.timeout if timeout is None else timeout,
+            concurrency=concurrency,
+            rate=rate,
+            ordered=ordered,
+            cpu_bound=cpu_bound,
+            output_class=output_class,
+            repair=repair,
+        )
+        return self._add(listener)
+
+    def listener(self, name: str, payload_class: type | tuple[type, ...], **options: Any) -> Callable[[H], H]:
+        """`register` as a decorator: ``@pump.listener("greeter", Greeting)``; returns the handler unchanged."""
+
+        def decorate(handler: H) -> H:
+            self.register(name, handler, payload_class, **options)
+            return handler
+
+        return decorate
+
+    def register_listener(self, config: ListenerConfig) -> Listener:
+        """Register a listener from its configuration, imports resolved."""
+        return self._add(configured_listener(config, self._config.timeout_of(config)))
+
+    def register_all(self) -> None:
+        """Register all listeners of the configuration, or none.
+
+        Raises:
+            ConfigurationError: one of them cannot be registered.
+        """
+        known = self.engine.table.listeners
+        added = [
+            configured_listener(config, self._config.timeout_of(config))
+            for config in self._config.listeners
+            if config.name not in known
+        ]
+        self._swap(RoutingTable([*known.values(), *added]))
+
+    def register_generic_listener(self, name: str, handler: Handler, description: str = "") -> Listener:
+        """Register a listener that receives any payload, as an lxml element.
+
+        Raises:
+            TypeError: the handler is not async.
+            ConfigurationError: the name is taken or reserved.
+        """
+        return self._add(make_generic_listener(name, handler, description, timeout=self._config.timeout))
+
+    def unregister_listener(self, name: str) -> bool:
+        """Remove a listener; calls that it is working on are finished. Returns whether it was registered."""
+        if name not in self.engine.table.listeners:
+            return False
+        self._swap(self.engine.table.without(name))
+        return True
+
+    def _add(self, listener: Listener) -> Listener:
+        self._swap(self.engine.table.with_listener(listener))
+        return listener
+
+    def _swap(self, table: RoutingTable) -> None:
+        update_usage(table)
+        self.engine.swap(table)
+
+    # -- messages -----------------------------------------------------------------------------------------------
+
+    @overload
+    async def inject(
+        self,
+        target: str | None,
+        payload: Any,
+        *,
+        from_id: str = "external",
+        thread_id: str | None = None,
+        routing_table: str | None = None,
+    ) -> str: ...
+
+    @overload
+    async def inject(self, target: bytes, payload: str | None = None, from_id: str = "external", /) -> str: ...
+
+    async def inject(
+        self,
+        target: str | bytes | None,
+        payload: Any = None,
+        from_id: str = "external",
+        *,
+        thread_id: str | None = None,
+        routing_table: str | None = None,
+    ) -> str:
+        """Send a message from outside; waits while the queues are full.
+
+        Two forms: ``inject(target, payload, from_id=..., thread_id=...)``, and ``inject(raw_bytes, thread_id, from_id)``
+        for a finished envelope, which must agree with both.
+
+        Args:
+            target: a listener's or a broadcast group's name; ``None`` for a class that only one group takes.
+            payload: an instance of a payload class of the target.
+            from_id: the sender's name, anything but ``system``, ``system.*`` and names of listeners.
+            thread_id: ``None`` begins a conversation. A new version-4 UUID begins one with that id. The id of a
+                conversation of the same sender, open or complete for less than ``thread_idle_ttl`` seconds, continues it.
+            routing_table: a peer table that narrows the conversation.
+
+        Returns:
+            The conversation's id. Give it to `wait`, `cancel`, or to the next `inject`.
+
+        Raises:
+            TypeError: the payload is no payload.
+            ForgedMessage: ``from_id`` or ``thread_id`` is not the sender's.
+            ValidationError: the payload cannot be written in XML, or is larger than ``max_message_bytes``.
+            RoutingError: there is no such peer table.
+            PumpStopped: the pump is stopping or has stopped.
+        """
+        admitted = await self._admit(target, payload, from_id, thread_id, routing_table)
+        return admitted.conversation.id
+
+    async def inject_nowait(
+        self,
+        target: str | bytes | None,
+        payload: Any = None,
+        from_id: str = "external",
+        *,
+        thread_id: str | None = None,
+        routing_table: str | None = None,
+    ) -> str:
+        """`inject`, but refused instead of waiting.
+
+        Raises:
+            Overloaded: the target's queue, or the whole admission lane, is full. Otherwise as `inject`.
+        """
+        admitted = await self._admit(target, payload, from_id, thread_id, routing_table, wait=False)
+        return admitted.conversation.id
+
+    async def request(
+        self,
+        target: str | None,
+        payload: Any,
+        *,
+        from_id: str = "external",
+        thread_id: str | None = None,
+        timeout: float = 30.0,
+        routing_table: str | None = None,
+    ) -> Any:
+        """Send a message and return the first answer. Arguments and admission errors as `inject`.
+
+        Handlers may use it too: it is a conversation of its own, and never a deadlock.
+
+        Args:
+            timeout: seconds, waiting for admission included; then the conversation is cancelled.
+
+        Returns:
+            The payload of the first answer.
+
+        Raises:
+            PipelineError: what failed: the class tells the code, ``detail`` the cause.
+            NoAnswer: the conversation completed without an answer.
+            DeadlineExceeded: no answer in time.
+        """
+        async with _Deadline(timeout, f"no answer from {target!r} in {timeout} s") as deadline:
+            admitted = await self._admit(target, payload, from_id, thread_id, routing_table)
+            deadline.on_failure = lambda error: self._cancel(admitted.conversation.id, error)
+            return await admitted.exchange.first()
+
+    async def stream(
+        self,
+        target: str | None,
+        payload: Any,
+        *,
+        from_id: str = "external",
+        thread_id: str | None = None,
+        timeout: float = 30.0,
+        routing_table: str | None = None,
+    ) -> AsyncIterator[Any]:
+        """Send a message and yield every answer until the conversation is complete. Leaving the loop early cancels it.
+
+        Args:
+            timeout: seconds without an answer.
+
+        Raises:
+            PipelineError: what failed.
+            DeadlineExceeded: no answer for ``timeout`` seconds.
+        """
+        admitted = await self._admit(target, payload, from_id, thread_id, routing_table, stream=True)
+        try:
+            async for answer in admitted.exchange.stream(timeout):
+                yield answer
+        finally:
+            self.cancel(admitted.conversation.id)
+
+    async def wait(self, thread: str, timeout: float = 30.0) -> Any:
+        """What `request` returns or raises, for a conversation begun by `inject`: its latest message's first answer.
+
+        Args:
+            thread: what `inject` returned.
+            timeout: seconds; then the conversation is cancelled.
+
+        Raises:
+            ValidationError: there is no such conversation, or not any more.
+            PipelineError, NoAnswer, DeadlineExceeded: as `request`.
+        """
+        conversation = self.engine.registry.find(thread)
+        if conversation is None or not conversation.exchanges:
+            raise ValidationError(f"there is no conversation {thread!r}, or it is no longer remembered", step="wait")
+        async with _Deadline(timeout, f"no answer on {thread!r} in {timeout} s") as deadline:
+            deadline.on_failure = lambda error: self._cancel(thread, error)
+            return await conversation.exchanges[-1].first()
+
+    def cancel(self, thread: str) -> bool:
+        """Cancel a conversation, or the call with this ``metadata.thread_id``: running handlers are cancelled, what is
+        queued is dropped, and whoever waits gets `ConversationCancelled`.
+
+        Returns:
+            Whether there was something to cancel.
+        """
+        return self._cancel(thread, ConversationCancelled("cancelled by request", step="cancel"))
+
+    def _cancel(self, thread: str, error: PipelineError) -> bool:
+        engine = self.engine
+        conversation = engine.registry.find(thread)
+        if conversation is not None:
+            if not conversation.open:
+                return False
+            engine.ledger.cancel_conversation(conversation, error)
+            return True
+        frame = engine.registry.frame(thread)
+        if frame is None:
+            return False
+        engine.ledger.cancel(frame, error)
+        engine.ledger.report(error, frame.parent, frame.tag, frame.exchange)
+        engine.ledger.settle(frame.parent)
+        return True
+
+    async def _admit(
+        self,
+        target: str | bytes | None,
+        payload: Any,
+        from_id: str,
+        thread_id: str | None,
+        routing_table: str | None,
+        *,
+        wait: bool = True,
+        stream: bool = False,
+    ) -> Any:
+        ingress = self.engine.ingress
+        if isinstance(target, bytes):
+            if routing_table is not None:
+                raise RoutingError(f"peer table {routing_table!r} is not registered", step="admission")
+            thread = payload if payload is not None else thread_id
+            return await ingress.admit_raw(target, thread, from_id, wait=wait, stream=stream)
+        if payload is None:
+            raise TypeError("inject(target, payload): the payload is missing")
+        if target is not None and not isinstance(target, str):
+            raise TypeError(f"the target must be a name, not {type(target).__name__}")
+        return await ingress.admit(
+            target, payload, from_id=from_id, thread_id=thread_id, routing_table=routing_table, wait=wait, stream=stream
+        )
+
+    def add_source(self, source: AsyncIterable[Any], from_id: str = "external", *, name: str = "") -> str:
+        """Take messages from an async iterable too: envelopes as bytes, or ``(target, payload)``.
+
+        They are admitted like everything from outside. A source that fails is reported as `SourceEvent`; the others go
+        on. Reading starts when the pump runs.
+
+        Returns:
+            The source's name in events.
+        """
+        return self.engine.sources.add(source, from_id=from_id, name=name)
+
+    # -- lifecycle ----------------------------------------------------------------------------------------------
+
+    async def start(self) -> None:
+        """Register the system listeners, open the root frame, and queue the boot message. Safe twice."""
+        if self._lifecycle.state is not PumpState.NEW:
+            return
+        self._lifecycle.state = PumpState.STARTED
+        if "system.boot" not in self.engine.table.listeners:
+            self._add(make_listener("system.boot", handle_boot, Boot, description="Logs the start.", system=True))
+        self.engine.registry.initialize_root(self._config.name)
+        users = sum(not listener.is_system for listener in self.engine.table.listeners.values())
+        now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+        self.engine.ingress.begin_system("system.boot", Boot(self._config.name, now, users))
+        set_stream_pump(self)
+
+    async def run(self) -> None:
+        """Process messages until `shutdown`; starts the pump if that was not done.
+
+        Raises:
+            PumpStopped: it has stopped before; a pump runs once.
+            RuntimeError: it is running already.
+        """
+        await self.start()
+        await self._lifecycle.run()
+
+    async def shutdown(self, timeout: float = 30.0) -> ShutdownReport:
+        """Stop: refuse new messages, finish what was accepted, and after ``timeout`` seconds cancel the rest.
+
+        Safe twice (the second call gets the first one's report), and before `run`. When it returns, every message has
+        its outcome, everybody who waited was told, and every event callback was called.
+        """
+        report = await self._lifecycle.shutdown(timeout)
+        reset_stream_pump(self)
+        return report
+
+    async def __aenter__(self) -> Self:
+        await self.start()
+        self._lifecycle.run_in_background()
+        return self
+
+    async def __aexit__(self, *exc: object) -> None:
+        await self.shutdown()
+
+    async def wait_idle(self) -> None:
+        """Wait until no message is queued or running."""
+        await self._lifecycle.wait_idle()
+
+    def reload_config(self, config_path: str | None = None) -> ReloadEvent:
+        """Read the configuration again: all of it takes effect, or nothing does. Never raises for what is in the file.
+
+        Calls that are open keep the listener they were opened with; peers and timeouts are those in force. Listeners
+        that the program registered stay.
+
+        Args:
+            config_path: another file; default: the one the pump was made from.
+
+        Returns:
+            What changed, or the error, with its place in the file; also emitted.
+        """
+        event = reload_config(self, config_path or self._config_path)
+        if self.engine.events.active:
+            self.engine.events.emit(event)
+        return event
+
+    def apply_config(self, config: OrganismConfig) -> None:
+        """Replace `config`; `reload_config` does it when the new table is in force."""
+        self._config = config
+
+    # -- watching -----------------------------------------------------------------------------------------------
+
+    def subscribe_events(self, callback: EventCallback) -> None:
+        """Call ``callback`` with every event from now on; see `EventHub.subscribe`."""
+        self.engine.events.subscribe(callback)
+
+    def unsubscribe_events(self, callback: EventCallback) -> None:
+        """Stop calling ``callback``."""
+        self.engine.events.unsubscribe(callback)
+
+    def events(self, maxsize: int = 10_000) -> EventStream:
+        """Every event from now on: ``async for event in pump.events()``. The oldest are dropped beyond ``maxsize``."""
+        return self.engine.events.events(maxsize)
+
+    def register_dispatch_hook(self, hook: Any) -> None:
+        """Have a `DispatchHook` called around every handler."""
+        self.engine.hooks.register(hook)
+
+    def unregister_dispatch_hook(self, hook: Any) -> None:
+        """Stop calling a hook."""
+        self.engine.hooks.unregister(hook)
+
+    def statistics(self) -> PumpStatistics:
+        """What the pump is doing, in numbers."""
+        engine, dispatcher = self.engine, self._dispatcher
+        listeners = []
+        for name, listener in engine.table.listeners.items():
+            lane = dispatcher.lane_of(listener)
+            queued = engine.scheduler.waiting_for(name)
+            listeners.append(ListenerStatistics(name, lane.active, len(lane.waiting), queued, lane.abandoned))
+        return PumpStatistics(
+            state=str(self._lifecycle.state),
+            accepted=engine.mint.accepted,
+            in_flight=engine.mint.in_flight,
+            outcomes={str(outcome): count for outcome, count in engine.ledger.outcomes.items()},
+            queued=engine.scheduler.queued,
+            running=dispatcher.pool.running,
+            waiting=dispatcher.waiting,
+            open_conversations=engine.registry.open_conversations,
+            retained_conversations=engine.registry.retained_conversations,
+            open_frames=engine.registry.open_frames,
+            dead_letters=len(engine.dead_letters),
+            late_results=dispatcher.late,
+            abandoned_handlers=dispatcher.abandoned,
+            dropped_events=sum(reader.dropped for reader in engine.events.statistics().subscribers),
+            listeners=tuple(listeners),
+        )
+
+    @property
+    def dead_letters(self) -> DeadLetters:
+        """Messages that failed while nobody was waiting."""
+        return self.engine.dead_letters
+
+    @property
+    def config(self) -> OrganismConfig:
+        """The configuration in force."""
+        return self._config
+
+    @property
+    def config_path(self) -> str:
+        """The file that `reload_config` reads; empty for a pump made without one."""
+        return self._config_path
+
+    @property
+    def identity(self) -> None:
+        """The identity that signs what leaves the node; ``None``: not supported in this version."""
+        return None
+
+    @property
+    def listeners(self) -> Mapping[str, Listener]:
+        """Listeners by name; read-only, a snapshot."""
+        return self.engine.table.listeners
+
+    @property
+    def routing_table(self) -> Mapping[str, list[Listener]]:
+        """Listeners by ``lower(name).lower(class)``; read-only, a snapshot."""
+        return self.engine.table.routes
+
+    @property
+    def agent_semaphores(self) -> Mapping[str, SlotGauge]:
+        """The slots of each agent; read-only."""
+        listeners = self.engine.table.listeners.items()
+        return MappingProxyType(
+            {name: SlotGauge(self._dispatcher.lane_of(each)) for name, each in listeners if each.is_agent}
+        )
+
+    @property
+    def queue(self) -> Any:
+        """The scheduler's lanes; read-only: ``queue.waiting``, ``queue.queued``, ``queue.inside``."""
+        return self.engine.scheduler
+
+    @property
+    def dispatch_hooks(self) -> tuple[Any, ...]:
+        """The registered hooks."""
+        return self.engine.hooks.registered
+
+    # -- the pipeline's stages; override them, or `build_pipeline` -----------------------------------------------
+
+    def build_pipeline(self, source: AsyncIterable[list[MessageState]]) -> Any:
+        """The stream from batches of messages to what their handlers sent. Called by `run`, once.
+
+        Override it to add, replace or tap stages with the operators of `xml_pipeline.message_bus.operators`.
+        """
+        return pipeline.build_pipeline(self, source)
+
+    def _queue_source(self) -> AsyncIterator[list[MessageState]]:
+        return self.engine.scheduler.batches()
+
+    def _repair_step(self, state: MessageState) -> MessageState:
+        return self.engine.reception.repair(state)
+
+    _c14n_step = staticmethod(c14n)
+    _envelope_validation_step = staticmethod(validate_envelope)
+    _payload_extraction_step = staticmethod(extract_payload)
+    _thread_assignment_step = staticmethod(assign_thread)
+
+    def _fan_out_step(self, state: MessageState) -> list[MessageState]:
+        return self.engine.reception.fan_out(state)
+
+    def _validate_and_deserialize(self, state: MessageState) -> MessageState:
+        return self.engine.reception.validate_and_deserialize(state)
+
+    def _route_step(self, state: MessageState) -> list[MessageState]:
+        return self.engine.reception.route(state)
+
+    def _handle_errors(self, state: MessageState) -> None:
+        """Give a message that failed in the pipeline its outcome."""
+        if state.failure is not None:
+            self.engine.ledger.fail(state, state.failure)
+
+    def _dispatch_to_handlers(self, batch: list[MessageState]) -> None:
+        self._dispatcher.accept(batch)
+
+    def _reinject_responses(self, batch: list[MessageState]) -> None:
+        self.engine.scheduler.push(batch)
+
+    def split(self, state: MessageState) -> MessageState:
+        """A further message with the content of ``state``, for a `flatmap` stage of your own."""
+        return self.engine.reception.split(state)
+
+
+class _Deadline:
+    """A timeout that cancels a conversation, and raises `DeadlineExceeded`."""
+
+    def __init__(self, seconds: float, detail: str) -> None:
+        self._timeout = asyncio.timeout(seconds)
+        self._detail = detail
+        self.on_failure: Callable[[PipelineError], object] = lambda error: None
+
+    async def __aenter__(self) -> Self:
+        await self._timeout.__aenter__()
+        return self
+
+    async def __aexit__(self, kind: Any, exc: BaseException | None, trace: Any) -> bool | None:
+        try:
+            await self._timeout.__aexit__(kind, exc, trace)
+        except TimeoutError:
+            error = DeadlineExceeded(self._detail, step="request")
+            self.on_failure(error)
+            raise error from None
+        if isinstance(exc, asyncio.CancelledError):
+            self.on_failure(ConversationCancelled("whoever asked was cancelled", step="request"))
+        return None
+
+
+async def bootstrap(path: str = "config/organism.yaml") -> StreamPump:
+    """Make a pump from a file and start it; it becomes the program's main pump. See `StreamPump.from_yaml`."""
+    from xml_pipeline.organism import bootstrap as start  # the composition root stands above the engine
+
+    return await start(path)

@@ -1,0 +1,577 @@
+"""Conversations and their frames.
+
+A *conversation* begins with an external message. Every call inside it opens a *frame*: a record with an id of its own,
+the frame it was called from, the caller's and the callee's name. The id of a frame is the ``thread_id`` a handler sees;
+the id of the conversation is the id of its first frame. Nothing is ever found by a path of names, so names may contain
+dots, and two conversations over the same listeners share nothing.
+
+A frame moves through three states::
+
+    OPEN ──── responded, delegated, or nothing left to do ────> ENDED      late answers to it expire
+      └────── failed, cancelled, deadline, shutdown ──────────> CANCELLED  its queued turns and children are cancelled
+
+A frame has *nothing left to do* when no message is queued for it or running on it, none of its children is open, and
+nobody holds it. A conversation is *complete* when that holds for all of its messages. These are counters, kept where
+messages are made and finished; no scan decides it.
+"""
+
+from __future__ import annotations
+
+import enum
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from xml_pipeline.errors import ForgedMessage, PipelineError
+from xml_pipeline.message_bus.identifiers import IdPool
+from xml_pipeline.message_bus.steps.thread_assignment import is_thread_id
+from xml_pipeline.runtime import current_runtime
+
+if TYPE_CHECKING:
+    from collections import deque
+
+    from xml_pipeline.message_bus.exchange import Exchange
+    from xml_pipeline.message_bus.listener import Listener
+    from xml_pipeline.message_bus.message_state import MessageState
+
+__all__ = [
+    "Conversation",
+    "ConversationStatus",
+    "Frame",
+    "FrameRecord",
+    "FrameState",
+    "Hold",
+    "ThreadRegistry",
+    "get_registry",
+    "reset_registry",
+]
+
+
+class FrameState(enum.IntEnum):
+    """See the module's drawing."""
+
+    OPEN = 0
+    ENDED = 1
+    CANCELLED = 2
+
+
+class ConversationStatus(enum.StrEnum):
+    """The ``status`` of a `ThreadEvent`."""
+
+    CREATED = "created"
+    ACTIVE = "active"
+    COMPLETED = "completed"
+    ERROR = "error"
+    KILLED = "killed"
+
+
+class Conversation:
+    """All frames that one external message led to, and the turns that followed it."""
+
+    __slots__ = (
+        "deadline_timer",
+        "exchanges",
+        "failure",
+        "finished_at",
+        "frames",
+        "holds",
+        "id",
+        "open",
+        "owner",
+        "participants",
+        "pending",
+        "status",
+    )
+
+    def __init__(self, conversation_id: str, owner: str) -> None:
+        self.id = conversation_id
+        self.owner = owner
+        """Who began it. Only the owner may send its next turn."""
+        self.frames: set[Frame] = set()
+        """The open ones."""
+        self.pending = 0
+        """Messages queued or running."""
+        self.holds = 0
+        self.open = True
+        self.status = ConversationStatus.CREATED
+        self.participants: list[str] = []
+        self.exchanges: list[Exchange] = []
+        """What the outside gets back, one for each external message since it was last complete."""
+        self.failure: PipelineError | None = None
+        self.finished_at = 0.0
+        self.deadline_timer: Any = None
+
+    def __repr__(self) -> str:
+        return f"<Conversation {self.id} of {self.owner!r}, {self.status}, {len(self.frames)} open frames>"
+
+
+class Frame:
+    """One call: who called whom, on whose behalf, and what is still to come."""
+
+    __slots__ = (
+        "alias",
+        "answered",
+        "callee",
+        "caller",
+        "conversation",
+        "depth",
+        "exchange",
+        "expect_answer",
+        "group_size",
+        "holds",
+        "id",
+        "listener",
+        "open_children",
+        "parent",
+        "pending",
+        "queue",
+        "running",
+        "state",
+        "tag",
+        "turns",
+    )
+
+    def __init__(
+        self,
+        frame_id: str,
+        conversation: Conversation,
+        caller: str,
+        callee: str,
+        *,
+        parent: Frame | None = None,
+        listener: Listener | None = None,
+        tag: str = "",
+        expect_answer: bool = False,
+        exchange: Exchange | None = None,
+    ) -> None:
+        self.id = frame_id
+        self.conversation = conversation
+        self.parent = parent
+        self.caller = caller
+        self.callee = callee
+        self.alias = callee
+        """The name its answers are delivered under: the one its caller used, also after a delegation."""
+        self.listener = listener
+        """The listener as it was when the frame was opened; a reload does not change it."""
+        self.depth = 1 if parent is None else parent.depth + 1
+        self.tag = tag
+        self.expect_answer = expect_answer
+        self.exchange = exchange
+        self.state = FrameState.OPEN
+        self.answered = False
+        self.pending = 0
+        """Messages for this frame, queued or running."""
+        self.running = 0
+        self.queue: deque[MessageState] | None = None
+        """Messages that wait for this frame's turn."""
+        self.open_children = 0
+        self.holds = 0
+        self.turns = 0
+        self.group_size = 0
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether nothing is left to do on it."""
+        return self.pending == 0 and self.open_children == 0 and self.holds == 0
+
+    def is_below(self, ancestor: Frame) -> bool:
+        """Whether this frame was called, directly or not, from ``ancestor``, or is it."""
+        frame: Frame | None = self
+        while frame is not None:
+            if frame is ancestor:
+                return True
+            frame = frame.parent
+        return False
+
+    def chain(self) -> str:
+        """Names from the first caller to this callee, joined by dots. For people only: names may contain dots."""
+        names = [self.callee]
+        frame = self
+        while frame.parent is not None:
+            frame = frame.parent
+            names.append(frame.callee)
+        names.append(frame.caller)
+        return ".".join(reversed(names))
+
+    def __repr__(self) -> str:
+        return f"<Frame {self.id} {self.caller!r} -> {self.callee!r}, {self.state.name}>"
+
+
+@dataclass(frozen=True, slots=True)
+class FrameRecord:
+    """What the registry tells about a frame. A copy: it does not change when the frame does."""
+
+    id: str
+    parent_id: str | None
+    conversation_id: str
+    caller: str
+    callee: str
+    depth: int
+    state: FrameState
+
+
+class Hold:
+    """Keeps a frame, and so its conversation, open while something outside the pump is awaited.
+
+    Made by `ThreadRegistry.hold`; a context manager, or call `release` (twice is harmless).
+    """
+
+    __slots__ = ("_frame", "_on_release", "reason")
+
+    def __init__(self, frame: Frame, reason: str, on_release: Callable[[Frame], None]) -> None:
+        self._frame: Frame | None = frame
+        self._on_release = on_release
+        self.reason = reason
+
+    def release(self) -> None:
+        """Let the frame end, if nothing else keeps it."""
+        frame, self._frame = self._frame, None
+        if frame is None or frame.state is not FrameState.OPEN:
+            return  # released already, or given back when the frame was closed
+        frame.holds -= 1
+        frame.conversation.holds -= 1
+        self._on_release(frame)
+
+    def __enter__(self) -> Hold:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.release()
+
+
+class ThreadRegistry:
+    """The frames and conversations of one pump: those that are open, and for a while those that are complete.
+
+    Args:
+        thread_idle_ttl: seconds for which a complete conversation is remembered (for its next turn, its history).
+        max_threads: how many complete conversations are remembered at most; the oldest go first. Open ones are never
+            evicted.
+        clock: monotonic seconds.
+    """
+
+    is_shared = False
+
+    def __init__(
+        self,
+        *,
+        thread_idle_ttl: float = 600.0,
+        max_threads: int = 1_000,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.thread_idle_ttl = thread_idle_ttl
+        self.max_threads = max_threads
+        self.ids = IdPool()
+        self.on_forget: Callable[[str], None] = _nothing
+        """Called with the id of each conversation that is no longer remembered."""
+        self.on_hold_released: Callable[[Frame], None] = _nothing
+        self._clock = clock
+        self._frames: dict[str, Frame] = {}
+        self._conversations: dict[str, Conversation] = {}
+        self._retained: OrderedDict[str, Conversation] = OrderedDict()
+        self._root: Frame | None = None
+
+    # -- conversations ------------------------------------------------------------------------------------------
+
+    def begin(self, owner: str, conversation_id: str | None = None) -> Conversation:
+        """Begin a conversation, or continue one with its next turn.
+
+        Args:
+            owner: the external sender.
+            conversation_id: ``None`` for a new id; an unknown canonical version-4 UUID begins a conversation with
+                that id; the id of an open or remembered conversation of the same owner continues it.
+
+        Raises:
+            ForgedMessage: the id is not such a UUID, or belongs to somebody else's conversation or to a frame.
+        """
+        if conversation_id is None:
+            return self._add(Conversation(self.ids.next(), owner))
+        known = self._conversations.get(conversation_id) or self._recall(conversation_id)
+        if known is not None:
+            if known.owner != owner:
+                raise ForgedMessage(
+                    f"thread {conversation_id!r} belongs to another sender than {owner!r}", step="admission"
+                )
+            return known
+        if not is_thread_id(conversation_id):
+            raise ForgedMessage(
+                f"thread id {conversation_id!r} is not a canonical lower-case version-4 UUID; "
+                "leave it out to have one made",
+                step="admission",
+            )
+        if conversation_id in self._frames:
+            raise ForgedMessage(f"thread {conversation_id!r} is not the sender's", step="admission")
+        return self._add(Conversation(conversation_id, owner))
+
+    def find(self, conversation_id: str) -> Conversation | None:
+        """The open or remembered conversation of this id."""
+        return self._conversations.get(conversation_id) or self._peek_retained(conversation_id)
+
+    def retire(self, conversation: Conversation) -> None:
+        """Remember a complete conversation for a while; forget the oldest beyond the limit."""
+        conversation.open = False
+        conversation.finished_at = self._clock()
+        del self._conversations[conversation.id]
+        retained = self._retained
+        retained[conversation.id] = conversation
+        while len(retained) > self.max_threads:
+            self.on_forget(retained.popitem(last=False)[0])
+
+    def abandon(self, conversation: Conversation) -> None:
+        """Forget a conversation at once, e.g. one whose first message was refused."""
+        conversation.open = False
+        self._conversations.pop(conversation.id, None)
+        self.on_forget(conversation.id)
+
+    def expire(self) -> float | None:
+        """Forget complete conversations whose time is over; returns seconds until the next one's, if any is left."""
+        now = self._clock()
+        for conversation_id, conversation in list(self._retained.items()):
+            left = conversation.finished_at + self.thread_idle_ttl - now
+            if left > 0:
+                return left
+            del self._retained[conversation_id]
+            self.on_forget(conversation_id)
+        return None
+
+    def _add(self, conversation: Conversation) -> Conversation:
+        self._conversations[conversation.id] = conversation
+        return conversation
+
+    def _recall(self, conversation_id: str) -> Conversation | None:
+        conversation = self._peek_retained(conversation_id)
+        if conversation is None:
+            return None
+        del self._retained[conversation_id]
+        conversation.open = True
+        conversation.failure = None
+        conversation.exchanges.clear()
+        return self._add(conversation)
+
+    def _peek_retained(self, conversation_id: str) -> Conversation | None:
+        conversation = self._retained.get(conversation_id)
+        if conversation is not None and conversation.finished_at + self.thread_idle_ttl <= self._clock():
+            return None
+        return conversation
+
+    @property
+    def open_conversations(self) -> int:
+        """How many conversations are not complete."""
+        return len(self._conversations)
+
+    @property
+    def retained_conversations(self) -> int:
+        """How many complete conversations are remembered."""
+        return len(self._retained)
+
+    def conversations(self) -> Iterator[Conversation]:
+        """The open conversations, as a snapshot."""
+        return iter(list(self._conversations.values()))
+
+    # -- frames -------------------------------------------------------------------------------------------------
+
+    def open_root(self, conversation: Conversation, callee: str, exchange: Exchange | None = None) -> Frame:
+        """Open a frame for an external message; the first one of a conversation has the conversation's id."""
+        conversation_id = conversation.id
+        frame_id = conversation_id
+        if conversation_id in self._frames or conversation.participants:
+            frame_id = self.ids.next()
+        frame = Frame(frame_id, conversation, conversation.owner, callee, exchange=exchange)
+        self._frames[frame_id] = frame
+        conversation.frames.add(frame)
+        return frame
+
+    def open_child(
+        self, parent: Frame, listener: Listener, caller: str, tag: str = "", expect_answer: bool = False
+    ) -> Frame:
+        """Open a frame for a call made on ``parent``."""
+        conversation = parent.conversation
+        frame_id = self.ids.next()
+        frame = Frame(
+            frame_id,
+            conversation,
+            caller,
+            listener.name,
+            parent=parent,
+            listener=listener,
+            tag=tag,
+            expect_answer=expect_answer,
+            exchange=parent.exchange,
+        )
+        parent.open_children += 1
+        self._frames[frame_id] = frame
+        conversation.frames.add(frame)
+        return frame
+
+    def hand_over(self, frame: Frame, listener: Listener) -> Frame:
+        """Open the frame that takes over from ``frame`` in a delegation: same caller, same tag, one hop deeper."""
+        successor = Frame(
+            self.ids.next(),
+            frame.conversation,
+            frame.caller,
+            listener.name,
+            parent=frame.parent,
+            listener=listener,
+            tag=frame.tag,
+            expect_answer=frame.expect_answer,
+            exchange=frame.exchange,
+        )
+        successor.alias = frame.alias
+        successor.depth = frame.depth + 1
+        if frame.parent is not None:
+            frame.parent.open_children += 1
+        self._frames[successor.id] = successor
+        frame.conversation.frames.add(successor)
+        return successor
+
+    def close(self, frame: Frame, state: FrameState) -> None:
+        """Close one frame. Its children are not touched; whoever closes it decides about them."""
+        if frame.state is not FrameState.OPEN:
+            return
+        frame.state = state
+        self._frames.pop(frame.id, None)
+        conversation = frame.conversation
+        conversation.frames.discard(frame)
+        conversation.holds -= frame.holds
+        if frame.parent is not None:
+            frame.parent.open_children -= 1
+
+    def frame(self, frame_id: str) -> Frame | None:
+        """The open frame of this id."""
+        return self._frames.get(frame_id)
+
+    def hold(self, thread_id: str, reason: str = "") -> Hold:
+        """Keep a frame open while its handler waits for something outside the pump.
+
+        Args:
+            thread_id: ``metadata.thread_id`` of the handler's frame.
+            reason: for operators.
+
+        Raises:
+            KeyError: the frame is not open.
+        """
+        frame = self._frames.get(thread_id)
+        if frame is None:
+            raise KeyError(f"thread {thread_id!r} is not open")
+        frame.holds += 1
+        frame.conversation.holds += 1
+        return Hold(frame, reason, self.on_hold_released)
+
+    @property
+    def open_frames(self) -> int:
+        """How many frames are open."""
+        return len(self._frames)
+
+    # -- the documented interface -------------------------------------------------------------------------------
+
+    def initialize_root(self, organism_name: str = "organism") -> str:
+        """Open the frame on which the pump itself speaks (boot); later calls return the first one's id."""
+        if self._root is None:
+            conversation = self._add(Conversation(self.ids.next(), "system"))
+            self._root = self.open_root(conversation, organism_name)
+            self._root.holds = conversation.holds = 1  # it stays open for the life of the pump
+        return self._root.id
+
+    @property
+    def root_uuid(self) -> str | None:
+        """The id of the pump's own frame, once initialised."""
+        return self._root.id if self._root else None
+
+    @property
+    def root_chain(self) -> str:
+        """``system.<organism>`` once initialised, else ``system``."""
+        return self._root.chain() if self._root else "system"
+
+    @property
+    def root(self) -> Frame | None:
+        """The pump's own frame."""
+        return self._root
+
+    def register_thread(self, thread_id: str, initiator: str, target: str) -> str:
+        """Begin a conversation of ``initiator`` with ``target`` under a given id; returns the id.
+
+        Raises:
+            ForgedMessage: see `begin`.
+        """
+        if thread_id in self._frames:
+            return thread_id
+        return self.open_root(self.begin(initiator, thread_id), target).id
+
+    def extend_chain(self, current_uuid: str, next_hop: str) -> str:
+        """Open a frame below an open one, always a new one; returns its id.
+
+        Raises:
+            KeyError: ``current_uuid`` is not open.
+        """
+        parent = self._frames.get(current_uuid)
+        if parent is None:
+            raise KeyError(f"thread {current_uuid!r} is not open")
+        frame = Frame(
+            self.ids.next(), parent.conversation, parent.callee, next_hop, parent=parent, exchange=parent.exchange
+        )
+        parent.open_children += 1
+        self._frames[frame.id] = frame
+        parent.conversation.frames.add(frame)
+        return frame.id
+
+    def prune_for_response(self, thread_id: str) -> tuple[str, str] | tuple[None, None]:
+        """Close a frame; returns its caller's name and the caller's frame id, or ``(None, None)`` at the root."""
+        frame = self._frames.get(thread_id)
+        if frame is None:
+            return (None, None)
+        self.close(frame, FrameState.ENDED)
+        if frame.parent is None:
+            return (None, None)
+        return (frame.caller, frame.parent.id)
+
+    def lookup(self, thread_id: str) -> FrameRecord | None:
+        """What is known of a frame, or of a remembered conversation by its id; ``None`` if nothing is."""
+        frame = self._frames.get(thread_id)
+        if frame is not None:
+            parent_id = frame.parent.id if frame.parent else None
+            return FrameRecord(
+                frame.id, parent_id, frame.conversation.id, frame.caller, frame.callee, frame.depth, frame.state
+            )
+        conversation = self.find(thread_id)
+        if conversation is None:
+            return None
+        callee = conversation.participants[0] if conversation.participants else ""
+        return FrameRecord(thread_id, None, thread_id, conversation.owner, callee, 1, FrameState.ENDED)
+
+    def cleanup(self, thread_id: str) -> None:
+        """Forget a frame, and the conversation if it was its last one."""
+        frame = self._frames.get(thread_id)
+        if frame is None:
+            return
+        self.close(frame, FrameState.CANCELLED)
+        conversation = frame.conversation
+        if conversation.open and not conversation.frames and not conversation.pending:
+            self.abandon(conversation)
+
+    def debug_dump(self) -> dict[str, str]:
+        """Open frame ids and their dotted chains; a copy, for operators."""
+        return {frame_id: frame.chain() for frame_id, frame in self._frames.items()}
+
+    def clear(self) -> None:
+        """Forget everything, in tests."""
+        for conversation_id in [*self._conversations, *self._retained]:
+            self.on_forget(conversation_id)
+        self._frames.clear()
+        self._conversations.clear()
+        self._retained.clear()
+        self._root = None
+
+
+def _nothing(_: Any) -> None:
+    """The default of the registry's callbacks."""
+
+
+def get_registry() -> ThreadRegistry:
+    """The thread registry of the current pump."""
+    return current_runtime().get(ThreadRegistry)
+
+
+def reset_registry() -> None:
+    """Forget everything in the current pump's thread registry."""
+    get_registry().clear()

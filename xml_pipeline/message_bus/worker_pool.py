@@ -1,0 +1,168 @@
+"""Persistent workers: the tasks inside which handlers run, and the clock that ends those that take too long."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Coroutine
+from typing import TYPE_CHECKING, Any
+
+from xml_pipeline.message_bus.message_state import MessageState
+
+if TYPE_CHECKING:
+    from xml_pipeline.errors import PipelineError
+    from xml_pipeline.message_bus.replies import Turn
+
+__all__ = ["GRACE", "NEVER", "Worker", "WorkerPool"]
+
+logger = logging.getLogger(__name__)
+
+GRACE = 1.0
+"""Seconds a cancelled handler has to end before its worker is given up and replaced."""
+
+NEVER = float("inf")
+
+
+class Worker:
+    """One task that runs one handler at a time."""
+
+    __slots__ = ("abandoned", "deadline", "failure", "is_ours", "settling", "state", "suspended", "task", "turn")
+
+    def __init__(self) -> None:
+        self.task: asyncio.Task[None] | None = None
+        self.state: MessageState | None = None
+        """The message it is working on."""
+        self.turn: Turn | None = None
+        self.deadline = NEVER
+        """Loop time at which its handler is cancelled, or, once cancelled, given up."""
+        self.failure: PipelineError | None = None
+        """Why its handler was cancelled; its message has had its outcome then."""
+        self.is_ours = True
+        """Code of the pump runs, not the handler's: an error is what it says."""
+        self.suspended = False
+        self.settling = False
+        """It is processing what its handler returned, and must not be cancelled for what that does."""
+        self.abandoned = False
+
+
+class WorkerPool:
+    """Up to ``limit`` workers, started when there is work for them, and one timer for all deadlines.
+
+    Args:
+        limit: handlers running at once.
+        run: the coroutine function of one worker; it takes work until there is none, then awaits `rest`.
+        expired: called for a worker whose deadline has come.
+        given_up: called for a worker whose handler ignored its cancellation.
+    """
+
+    def __init__(
+        self,
+        limit: int,
+        run: Callable[[Worker], Coroutine[Any, Any, None]],
+        expired: Callable[[Worker], None],
+        given_up: Callable[[Worker], None],
+    ) -> None:
+        self.limit = limit
+        self.workers: set[Worker] = set()
+        self.closing = False
+        self._run = run
+        self._expired = expired
+        self._given_up = given_up
+        self._idle: list[asyncio.Future[None]] = []
+        self._gone: set[asyncio.Task[None]] = set()
+        self._timer: asyncio.TimerHandle | None = None
+        self._timer_at = NEVER
+
+    def wake(self) -> None:
+        """There is work: have one worker take it. That worker wakes the next one before it suspends."""
+        while self._idle:
+            rest = self._idle.pop()
+            if not rest.done():
+                rest.set_result(None)
+                return
+        if len(self.workers) < self.limit and not self.closing:
+            worker = Worker()
+            self.workers.add(worker)
+            worker.task = asyncio.get_running_loop().create_task(self._run(worker))
+            worker.task.add_done_callback(self._ended)
+
+    @property
+    def running(self) -> int:
+        """Workers that have a message."""
+        return sum(worker.state is not None for worker in self.workers)
+
+    async def rest(self) -> None:
+        """Wait until there is work."""
+        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._idle.append(future)
+        await future
+
+    # -- deadlines ----------------------------------------------------------------------------------------------
+
+    def watch(self, worker: Worker, deadline: float) -> None:
+        """End the worker's handler at ``deadline`` (loop time). Called when the handler suspends for the first time.
+
+        There is one timer, set to the earliest deadline. Handlers usually end long before theirs, so it fires rarely,
+        and finds the next one then: far cheaper than a timer per call.
+        """
+        worker.deadline = deadline
+        if deadline < self._timer_at:
+            self._set_timer(deadline)
+
+    def _set_timer(self, when: float) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer_at = when
+        self._timer = asyncio.get_running_loop().call_at(when, self._sweep) if when < NEVER else None
+
+    def _sweep(self) -> None:
+        # The loop may call a timer up to its clock's resolution early.
+        now = max(asyncio.get_running_loop().time(), self._timer_at)
+        self._timer = None
+        self._timer_at = NEVER
+        for worker in list(self.workers):
+            if worker.deadline <= now:
+                worker.deadline = NEVER
+                if worker.failure is None:
+                    self._expired(worker)
+                else:
+                    self.give_up(worker)
+        self._set_timer(min((worker.deadline for worker in self.workers), default=NEVER))
+
+    def cancel(self, worker: Worker, failure: PipelineError) -> None:
+        """Cancel the worker's handler; give it up if it does not end within the grace period."""
+        worker.failure = failure
+        if worker.task is not None:
+            worker.task.cancel()
+        self.watch(worker, asyncio.get_running_loop().time() + GRACE)
+
+    def give_up(self, worker: Worker) -> None:
+        """Replace a worker whose handler does not end. Its task runs on, but nothing listens to it any more."""
+        worker.abandoned = True
+        self.workers.discard(worker)
+        if worker.task is not None:
+            self._gone.add(worker.task)
+        self._given_up(worker)
+
+    # -- stopping -----------------------------------------------------------------------------------------------
+
+    async def close(self) -> list[Worker]:
+        """Cancel all workers and wait for them, at most the grace period; returns those that did not end."""
+        self.closing = True
+        if self._timer is not None:
+            self._timer.cancel()
+        workers = {worker.task: worker for worker in self.workers if worker.task is not None}
+        for task in [*workers, *self._gone]:
+            task.cancel()
+        if not workers and not self._gone:
+            return []
+        _, hung = await asyncio.wait([*workers, *self._gone], timeout=GRACE)
+        return [workers[task] for task in hung if task in workers]
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._gone.discard(task)
+        for worker in list(self.workers):
+            if worker.task is task:
+                self.workers.discard(worker)
+        if not task.cancelled() and task.exception() is not None:
+            logger.error("a worker ended unexpectedly", exc_info=task.exception())
