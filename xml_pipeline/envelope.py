@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 __all__ = [
     "ENVELOPE_NAMESPACE",
     "build_envelope",
+    "element_name",
     "envelope_schema",
     "envelope_to_bytes",
     "escape_text",
@@ -48,6 +49,7 @@ __all__ = [
     "peek",
     "read_meta",
     "read_request",
+    "sent_payload",
 ]
 
 ENVELOPE_NAMESPACE: Final = "https://xml-pipeline.org/ns/envelope/v1"
@@ -266,13 +268,15 @@ def payload_elements(root: _Element) -> list[_Element]:
 
 def extract_payload(envelope: _Element) -> _Element | None:
     """The first payload of an envelope; ``None`` if it has none."""
+    if len(envelope) == 2 and envelope[1].tag != _META:
+        return envelope[1]  # by far the most frequent shape; walking to it makes an object of meta too
     for child in envelope:
         if isinstance(child.tag, str) and child.tag != _META:
             return child
     return None
 
 
-def read_request(root: _Element) -> tuple[str | None, list[bytes]]:
+def read_request(root: _Element) -> tuple[str | None, list[_Element]]:
     """What a ``message`` element in model output asks for: its ``to`` and its payloads. All else in it is ignored.
 
     A model may leave the envelope's namespace out, and ``from`` and ``thread`` too: those are not its to decide.
@@ -281,8 +285,8 @@ def read_request(root: _Element) -> tuple[str | None, list[bytes]]:
         root: an element named ``message``, in the envelope's namespace or in none.
 
     Returns:
-        ``(to, payloads)``: the name in ``to`` exactly as written, ``None`` when it is missing or empty; the exclusive
-        canonical bytes of each payload.
+        ``(to, payloads)``: the name in ``to`` exactly as written, ``None`` when it is missing or empty; every child
+        element but ``meta``.
 
     Raises:
         ValidationError: the root is no ``message``, there is more than one ``meta`` or ``to``, or ``to`` holds
@@ -296,8 +300,7 @@ def read_request(root: _Element) -> tuple[str | None, list[bytes]]:
     if len(metas) > 1 or len(names) > 1:
         raise ValidationError("more than one <meta> or <to>")
     to = _whole_text(names[0]) if names else None
-    payloads = [child for child in root if isinstance(child.tag, str) and child not in metas]
-    return to or None, [canonical_bytes(payload) for payload in payloads]
+    return to or None, [child for child in root if isinstance(child.tag, str) and child not in metas]
 
 
 def payload_bytes(wire: bytes, root: _Element) -> bytes:
@@ -324,6 +327,24 @@ def payload_bytes(wire: bytes, root: _Element) -> bytes:
     return canonical_bytes(payloads[0])
 
 
+def sent_payload(wire: bytes) -> bytes:
+    """The payload's text in an envelope that `message_text` made, cut out without parsing.
+
+    Args:
+        wire: what `message_text` returned; anything else gives anything.
+
+    Returns:
+        The canonical text that `message_text` was given, with its ``xmlns=""``.
+    """
+    return wire[wire.index(_META_END) + len(_META_END) : -len(_CANONICAL_END)]
+
+
+def element_name(text: bytes) -> str:
+    """The name of the element that a canonical text begins with, with its prefix if it has one."""
+    end = _NAME_END.search(text)
+    return text[1 : end.start() if end else len(text)].decode()
+
+
 def peek(raw: bytes) -> tuple[str | None, str | None]:
     """Guess receiver and thread of an envelope without parsing it.
 
@@ -346,35 +367,3 @@ def _guess(found: re.Match[bytes] | None) -> str | None:
     if "&" in text:
         text = text.replace("&lt;", "<").replace("&gt;", ">").replace("&amp;", "&")
     return text
-
-
-def sent_payload(wire: bytes) -> bytes:
-    """The payload's text in an envelope that `message_text` made, cut out without parsing."""
-    return wire[wire.index(_META_END) + len(_META_END) : -len(_CANONICAL_END)]
-
-
-def element_name(text: bytes) -> str:
-    """The name of the element that a canonical text begins with."""
-    end = _NAME_END.search(text)
-    return text[1 : end.start() if end else len(text)].decode()
-
-
-def read_request(root: _Element) -> tuple[str | None, list[_Element]]:
-    """Target and payloads of a ``<message>`` that a model wrote: whoever else it names is not believed.
-
-    Args:
-        root: the root, in the envelope's namespace or in none.
-
-    Returns:
-        The text of ``to``, ``None`` if it has none; and every child that is not ``meta``.
-    """
-    to: str | None = None
-    payloads: list[_Element] = []
-    for child in root:
-        name = etree.QName(child).localname
-        if name == "meta":
-            found = [each for each in child if etree.QName(each).localname == "to"]
-            to = ("".join(found[0].itertext()).strip() or None) if found else None
-        else:
-            payloads.append(child)
-    return to, payloads

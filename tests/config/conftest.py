@@ -10,7 +10,7 @@ import pytest
 
 from xml_pipeline.config import Report, load_report
 
-HANDLERS = '''
+HANDLERS = """
 import functools
 from dataclasses import dataclass
 
@@ -55,7 +55,7 @@ def sync(payload, metadata):
     return None
 
 partial = functools.partial(greet, metadata=None)
-'''
+"""
 
 
 class Organism:

@@ -68,6 +68,14 @@ def test_parts_that_are_wrong_in_themselves_are_left_alone() -> None:
     assert problems({"name": None, "broadcast": True}, {"name": "a", "peers": (None, "a"), "classes": None}) == []
 
 
+def test_the_classes_of_a_listener_have_different_names() -> None:
+    assert problems({"name": "a", "classes": ("x.A", "y:B")}, {"name": "b", "classes": ("x.A",)}) == []
+    assert problems({"name": "a", "classes": ("x.Note", "y:note")}, {"name": "b", "classes": (int, int)}) == [
+        "listeners[0].payload_class: two classes of one listener are called 'note'",
+        "listeners[1].payload_class: two classes of one listener are called 'int'",
+    ]
+
+
 def test_a_group_may_have_several_members_of_one_class() -> None:
     assert (
         problems(
@@ -88,10 +96,7 @@ def test_a_group_may_have_several_members_of_one_class() -> None:
         ),
         (
             [{"name": "Search"}, {"name": "search.web", "broadcast": True}],
-            [
-                "listeners[1].broadcast: the group 'search' is called like listeners[0]; "
-                "a group needs a name of its own"
-            ],
+            ["listeners[1].broadcast: the group 'search' is called like listeners[0]; a group needs a name of its own"],
         ),
         (
             [{"name": "a", "broadcast": "a"}],

@@ -35,7 +35,8 @@ def fault(path: str, roots: list[str] | None = None) -> str:
 
 
 @pytest.mark.parametrize(
-    "path", ["imp.sub.deep.run", "imp.sub.deep:run", "imp.sub.deep.Outer", "imp.sub.deep.Outer.Inner.x", "imp.other.value"]
+    "path",
+    ["imp.sub.deep.run", "imp.sub.deep:run", "imp.sub.deep.Outer", "imp.sub.deep.Outer.Inner.x", "imp.other.value"],
 )
 def test_a_path_names_an_attribute(path: str) -> None:
     assert getattr(resolve(path), "__name__", path.split(".")[-1]) == path.replace(":", ".").split(".")[-1]
@@ -128,9 +129,22 @@ def test_a_module_of_another_organism_is_refused(organism: Organism, tmp_path: P
     (second / "imp").mkdir(parents=True)
     (second / "imp" / "__init__.py").touch()
     importer = Importer(directory=second)
-    with pytest.raises(InvalidConfiguration, match="a module 'imp' was already loaded from .*; rename __init__.py"):
+    with pytest.raises(InvalidConfiguration, match=r"a module 'imp' was already loaded from .*; rename __init__\.py"):
         importer.resolve("imp.other.value")
     assert Importer(directory=organism.directory).resolve("imp.other.value") == 5
+
+
+def test_a_finder_that_fails_finds_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(name: str) -> None:
+        raise ValueError(name)
+
+    monkeypatch.setattr("importlib.util.find_spec", fail)
+    assert fault("imp.missing.value") == "module 'imp' has no attribute 'missing'"
+
+
+def test_an_object_that_does_not_tell_its_names_gets_no_suggestions(organism: Organism) -> None:
+    organism.module("imp.silent", "class Silent:\n    def __dir__(self):\n        raise OSError\nsilent = Silent()\n")
+    assert fault("imp.silent.silent.x") == "'imp.silent.silent' has no attribute 'x'"
 
 
 def test_modules_made_in_memory_can_be_named(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -178,9 +178,19 @@ def test_an_organism_has_the_documented_fields_and_defaults() -> None:
 
 
 def test_an_organism_has_its_limits() -> None:
-    config = OrganismConfig(name="organism", max_hops=3, rate="10/s")
+    config = OrganismConfig(name="organism", max_hops=3, rate=Rate.parse("10/s"))
     assert config.max_hops == 3
     assert config.limits == Limits.of(max_hops=3, rate="10/s")
+
+
+def test_some_limits_can_be_replaced() -> None:
+    config = OrganismConfig(name="organism", max_hops=3, max_turns=4, listeners=[listener()])
+    changed = config.with_limits(max_hops=5, rate="10/s")
+    assert (changed.max_hops, changed.max_turns, changed.rate) == (5, 4, Rate(10.0))
+    assert (config.max_hops, config.rate) == (3, None)
+    changed.listeners.clear()
+    assert len(config.listeners) == 1
+    assert refused(config.with_limits, max_hosp=5) == ["max_hosp: unknown key, did you mean 'max_hops'?"]
 
 
 def test_a_listener_without_a_timeout_of_its_own_has_that_of_the_organism() -> None:

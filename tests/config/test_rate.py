@@ -38,7 +38,24 @@ def test_a_rate_is_its_own_parse() -> None:
 
 @pytest.mark.parametrize(
     "value",
-    ["", "10", "10/x", "10/ms", "/s", "ten/s", "-1/s", "1e3/s", "10//s", "10/S", "١٠/s", None, True, [], {}, "10/s\x00"],
+    [
+        "",
+        "10",
+        "10/x",
+        "10/ms",
+        "/s",
+        "ten/s",
+        "-1/s",
+        "1e3/s",
+        "10//s",
+        "10/S",
+        "١٠/s",
+        None,
+        True,
+        [],
+        {},
+        "10/s\x00",
+    ],
 )
 def test_what_is_no_rate_is_refused(value: Any) -> None:
     with pytest.raises(ValueError, match="must be a number per second"):

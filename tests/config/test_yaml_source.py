@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import yaml
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from xml_pipeline.config import yaml_source
@@ -140,6 +140,13 @@ def test_broken_syntax_is_one_problem_with_its_place(text: str, problem: str | N
         assert found == [problem]
 
 
+@pytest.mark.usefixtures("either_parser")
+@pytest.mark.parametrize("text", ['a: "\\UFFFFFFFF"', 'a: "\\U00110000"', "\r@", "a: 'b", "a: |x\n", "!<", "%TAG"])
+def test_odd_syntax_is_refused_by_either_parser(text: str) -> None:
+    (problem,) = read_yaml(text).problems
+    assert problem.text.startswith("not valid YAML: ")
+
+
 @pytest.mark.parametrize(
     ("data", "problem"),
     [
@@ -200,17 +207,17 @@ BOMB = "a: &a [x,x,x,x,x,x,x,x,x]\n" + "".join(
 def test_bombs_are_refused_quickly(text: str, either_parser: str) -> None:
     if either_parser == "Python":
         text = text[:20_000]
-    begin = time.perf_counter()
+    begin = time.process_time()
     assert read_yaml(text).problems or either_parser == "Python"
-    assert time.perf_counter() - begin < 5.0
+    assert time.process_time() - begin < 5.0
 
 
 def test_five_thousand_listeners_are_read_in_a_second() -> None:
     listener = "- name: agent.{0}\n  handler: a.b\n  payload_class: a.B\n  description: number {0}\n  peers: [x, y]\n"
     text = "listeners:\n" + "".join(listener.format(number) for number in range(5000))
-    begin = time.perf_counter()
+    begin = time.process_time()
     source = read_yaml(text)
-    assert time.perf_counter() - begin < 1.0
+    assert time.process_time() - begin < 1.0
     assert len(source.data["listeners"]) == 5000
     assert source.place(("listeners", 4999, "peers", 1)) == (25001, 14)
 
@@ -224,6 +231,7 @@ plain = st.recursive(
 
 
 @given(plain.filter(lambda data: data is not None), st.booleans())
+@settings(deadline=None)  # a busy machine is not a failure
 def test_json_is_yaml(data: Any, indented: bool) -> None:
     source = read_yaml(json.dumps(data, ensure_ascii=False, indent=2 if indented else None))
     assert source.problems == ()
@@ -231,6 +239,7 @@ def test_json_is_yaml(data: Any, indented: bool) -> None:
 
 
 @given(st.text(st.sampled_from("ab:- \n[]{},&*!|>'\"%@`#?\t~<0.\\x"), max_size=60) | st.text(max_size=40))
+@settings(deadline=None)  # a busy machine is not a failure
 def test_no_text_makes_the_reader_raise(text: str) -> None:
     source = read_yaml(text)
     assert source.problems or source.data is not None
@@ -241,6 +250,7 @@ def test_no_text_makes_the_reader_raise(text: str) -> None:
 
 
 @given(st.binary(max_size=60))
+@settings(deadline=None)  # a busy machine is not a failure
 def test_no_bytes_make_the_reader_raise(data: bytes) -> None:
     source = read_yaml(data)
     assert source.problems or source.data is not None

@@ -43,10 +43,7 @@ def kind_of(annotation: Any) -> Kind:
     Raises:
         XError: the type is not supported; the message says what to use instead.
     """
-    try:
-        return _kind_of(annotation, ())
-    except RecursionError:
-        raise XError(f"the type alias {annotation} contains itself; use a dataclass for the recursive part") from None
+    return _kind_of(annotation, ())
 
 
 def _kind_of(annotation: Any, aliases: tuple[Any, ...]) -> Kind:
@@ -55,10 +52,11 @@ def _kind_of(annotation: Any, aliases: tuple[Any, ...]) -> Kind:
         return _kind_of(args[0], aliases)
     if isinstance(annotation, typing.NewType):
         return _kind_of(annotation.__supertype__, aliases)
-    if hasattr(annotation, "__value__"):  # a `type X = ...` statement, or typing_extensions.TypeAliasType
-        if any(annotation is alias for alias in aliases):
-            raise XError(f"the type alias {annotation} contains itself; use a dataclass for the recursive part")
-        return _kind_of(annotation.__value__, (*aliases, annotation))
+    alias = annotation if origin is None else origin
+    if hasattr(alias, "__value__"):  # a `type X = ...` statement, or typing_extensions.TypeAliasType
+        if any(alias is outer for outer in aliases):
+            raise XError(f"the type alias {alias} contains itself; use a dataclass for the recursive part")
+        return _kind_of(_substituted(alias, args), (*aliases, alias))
     if annotation is None or annotation is types.NoneType:
         return NOTHING
     if origin is typing.Literal:
@@ -68,6 +66,13 @@ def _kind_of(annotation: Any, aliases: tuple[Any, ...]) -> Kind:
     if origin is not None:
         return _container(annotation, origin, args, aliases)
     return _class(annotation)
+
+
+def _substituted(alias: Any, args: tuple[Any, ...]) -> Any:
+    """Return what a type alias stands for, its type parameters replaced by ``args``."""
+    arguments = dict(zip(alias.__type_params__, args, strict=False))
+    parameters = getattr(alias.__value__, "__parameters__", ())
+    return alias.__value__[tuple(arguments.get(each, each) for each in parameters)] if arguments else alias.__value__
 
 
 def _literal(values: tuple[Any, ...]) -> Kind:
@@ -88,8 +93,6 @@ def _container(annotation: Any, origin: Any, args: tuple[Any, ...], aliases: tup
         return Series(origin, _kind_of(args[0], aliases))
     if origin is dict:
         return Mapping(_kind_of(args[0], aliases), _kind_of(args[1], aliases))
-    if hasattr(origin, "__value__"):  # a generic alias with arguments: substitute them
-        return _kind_of(origin.__value__[args], (*aliases, origin))
     raise _unsupported(annotation)
 
 

@@ -209,7 +209,7 @@ def _field(
         keyword_only=keyword_only,
         default=default,
         example=default if default is not None else NO_DEFAULT,
-        description=inspect.cleandoc(str(extra.get("description") or "")),
+        description=inspect.cleandoc(str(extra.get("description") or "")).strip(),
     )
 
 

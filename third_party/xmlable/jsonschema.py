@@ -21,7 +21,7 @@ class Definitions:
         """Return a reference to the class's schema; make the schema on first sight."""
         name = self._names.get(record.cls)
         if name is None:
-            name = record.name
+            name = record.root
             while name in self.schemas:
                 name += "_"
             self._names[record.cls] = name

@@ -45,7 +45,7 @@ class Record(Kind):
         # The name of a pydantic model such as `Page[int]` is no XML name; as a type and as an item it is `PageInt`.
         self.name = pascal(re.sub(r"\W+", "_", cls.__name__).strip("_"))
         self.root = cls.__name__ if is_xml_name(cls.__name__) else self.name
-        self.expected = f"a {cls.__name__}"
+        self.expected = cls.__name__
         self.hashable = cls.__hash__ is not None
         self.is_model = is_model(cls)
         self._fields_of = fields

@@ -29,7 +29,7 @@ class SchemaBuilder:
         """Return the name of the class's complex type; write the type on first sight."""
         if record.cls in self._names:
             return self._names[record.cls]
-        name = self._names[record.cls] = self._free(record.name)
+        name = self._names[record.cls] = self._free(record.root)
         complex_type = etree.Element(f"{XS}complexType", name=name)
         record.declare_fields(etree.SubElement(complex_type, f"{XS}sequence"), self)
         self.root.append(complex_type)

@@ -56,7 +56,7 @@ def check_listeners(
     Returns:
         Problems, and warnings.
     """
-    problems = _names(listeners) + _groups(listeners)
+    problems = _names(listeners) + _classes(listeners) + _groups(listeners)
     if known_names is not None:
         problems += _peers(listeners, hints, known_names)
     return problems, _warnings(listeners)
@@ -78,6 +78,21 @@ def _names(listeners: Sequence[ListenerFacts]) -> list[Problem]:
             problems.append(
                 Problem(f"the name {quoted(listener.name)} is taken by listeners[{other.index}]{same}", path)
             )
+    return problems
+
+
+def _classes(listeners: Sequence[ListenerFacts]) -> list[Problem]:
+    """Within a listener a message finds its class by the class's name, whose case does not count."""
+    problems = []
+    for listener in listeners:
+        seen: set[str] = set()
+        for cls in listener.classes or ():
+            name = cls.__name__ if isinstance(cls, type) else str(cls).replace(":", ".").rpartition(".")[2]
+            if name.lower() in seen:
+                problems.append(
+                    Problem(f"two classes of one listener are called {quoted(name)}", (*listener.path, "payload_class"))
+                )
+            seen.add(name.lower())
     return problems
 
 

@@ -14,28 +14,23 @@ from xml_pipeline.config.base import StrictModel
 from xml_pipeline.config.fields import (
     Broadcast,
     ClassPaths,
-    Count,
+    CountOrNone,
     Digest,
     Flag,
     ImportPath,
     ModulePath,
     Name,
+    NotYet,
     Peers,
     Port,
     RateLimit,
-    Seconds,
+    SecondsOrNone,
     Text,
     WrittenText,
 )
 from xml_pipeline.config.limits import LimitFields
 
 __all__ = ["BackendSection", "ListenerSection", "OrganismDocument", "OrganismSection"]
-
-
-def _not_yet(value: bool) -> bool:
-    if value:
-        raise ValueError("not supported in this version")
-    return value
 
 
 def _only_memory(value: str) -> str:
@@ -86,16 +81,16 @@ class ListenerSection(StrictModel):
         description="The broadcast group it belongs to; true for the group named by its own name up to the last dot.",
     )
     prompt: Text = Field(default="", description="The agent's system prompt.")
-    timeout: Seconds | None = Field(
+    timeout: SecondsOrNone = Field(
         default=None, description="How long its handler may run, in seconds; the organism's timeout if absent."
     )
-    timeout_seconds: Seconds | None = Field(default=None, description="The same as timeout.")
-    concurrency: Count | None = Field(default=None, description="How many of its handlers may run at a time.")
+    timeout_seconds: SecondsOrNone = Field(default=None, description="The same as timeout.")
+    concurrency: CountOrNone = Field(default=None, description="How many of its handlers may run at a time.")
     rate: RateLimit = Field(
         default=None, description="How often it is called: a number per second, or like '10/s', '100/min', '5/h'."
     )
     ordered: Flag = Field(default=True, description="Messages on one frame are handled one after another.")
-    cpu_bound: Annotated[Flag, AfterValidator(_not_yet)] = Field(
+    cpu_bound: NotYet = Field(
         default=False,
         description="Run in a process of its own; not supported in this version.",
     )

@@ -22,17 +22,19 @@ __all__ = [
     "Broadcast",
     "ClassPaths",
     "Count",
+    "CountOrNone",
     "Digest",
     "Flag",
     "ImportPath",
     "ModulePath",
     "Name",
-    "Patience",
+    "NotYet",
     "Peers",
     "Port",
     "RateLimit",
     "Retention",
     "Seconds",
+    "SecondsOrNone",
     "Text",
     "WrittenText",
 ]
@@ -112,10 +114,21 @@ def _class_paths(value: Any) -> tuple[str, ...]:
         raise ValueError("must be an import path, or a list of import paths")
     if not value:
         raise ValueError("must name at least one class")
-    for index, path in enumerate(value):
-        if path in value[:index]:
-            raise ValueError(f"lists {quoted(path)} twice")
-    return tuple(_import_path(path) for path in value)
+    paths = tuple(_import_path(path) for path in value)
+    if len(set(paths)) < len(paths):
+        raise ValueError(f"lists {quoted(next(path for path in paths if paths.count(path) > 1))} twice")
+    return paths
+
+
+def _rate(value: Any) -> Rate | None:
+    value = reread(value)
+    return None if value is None else Rate.parse(value)
+
+
+def _not_yet(value: bool) -> bool:
+    if value:
+        raise ValueError("not supported in this version")
+    return value
 
 
 def _digest(value: str) -> str:
@@ -126,14 +139,20 @@ def _digest(value: str) -> str:
 
 Flag = Annotated[bool, BeforeValidator(reread), _FromVariable()]
 """A boolean."""
-Count = Annotated[int, BeforeValidator(reread), Field(ge=1, le=_MOST), _FromVariable()]
+NotYet = Annotated[bool, BeforeValidator(reread), AfterValidator(_not_yet), _Json({"const": False})]
+"""A boolean that can only be false: what it would turn on comes later."""
+_Natural = Annotated[int, Field(ge=1, le=_MOST)]
+Count = Annotated[_Natural, BeforeValidator(reread), _FromVariable()]
 """A positive number of things."""
+CountOrNone = Annotated[_Natural | None, BeforeValidator(reread), _FromVariable()]
+"""A positive number of things, or ``None`` for any number."""
 _Positive = Annotated[float, Field(gt=0, le=_MOST, allow_inf_nan=False)]
 Seconds = Annotated[_Positive, BeforeValidator(reread), _FromVariable()]
 """A length of time that is not zero."""
-Patience = Annotated[_Positive | None, BeforeValidator(reread), _FromVariable()]
+SecondsOrNone = Annotated[_Positive | None, BeforeValidator(reread), _FromVariable()]
 """A length of time that is not zero, or ``None`` for no end."""
-Retention = Annotated[float, BeforeValidator(reread), Field(ge=0, le=_MOST, allow_inf_nan=False), _FromVariable()]
+_NotNegative = Annotated[float, Field(ge=0, le=_MOST, allow_inf_nan=False)]
+Retention = Annotated[_NotNegative, BeforeValidator(reread), _FromVariable()]
 """A length of time; zero for not at all."""
 Port = Annotated[
     int,
@@ -183,7 +202,7 @@ ClassPaths = Annotated[
 """One import path or a list of them; always a tuple once it is read."""
 RateLimit = Annotated[
     Rate | None,
-    PlainValidator(lambda value: None if (value := reread(value)) is None else Rate.parse(value)),
+    BeforeValidator(_rate),
     _Json(
         {
             "anyOf": [

@@ -7,7 +7,7 @@ from typing import Any, Literal
 from pydantic import ConfigDict, Field
 
 from xml_pipeline.config.base import ConfigModel, StrictModel
-from xml_pipeline.config.fields import Count, Patience, RateLimit, Retention, Seconds
+from xml_pipeline.config.fields import Count, RateLimit, Retention, Seconds, SecondsOrNone
 
 __all__ = ["LimitFields", "Limits"]
 
@@ -40,7 +40,7 @@ class LimitFields(StrictModel):
         default=1_048_576,
         description="History kept per conversation, in bytes; beyond it the oldest is dropped.",
     )
-    max_conversation_seconds: Patience = Field(
+    max_conversation_seconds: SecondsOrNone = Field(
         default=None, description="How long a conversation may last, in seconds; null for no end."
     )
     timeout: Seconds = Field(

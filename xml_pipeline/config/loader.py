@@ -9,13 +9,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from xml_pipeline.config.entries import resolve_listener
 from xml_pipeline.config.environment import read_environment
 from xml_pipeline.config.imports import Importer, add_import_directory
 from xml_pipeline.config.interpolation import interpolate
 from xml_pipeline.config.model import ListenerConfig, OrganismConfig
 from xml_pipeline.config.names import BUILTIN_NAMES
-from xml_pipeline.config.parser import parse_document, parse_listener, resolve_listener
-from xml_pipeline.config.paths import import_path_fault
+from xml_pipeline.config.parser import parse_document, parse_listener
+from xml_pipeline.config.paths import import_path_fault, module_path_fault
 from xml_pipeline.config.problems import Hints, InvalidConfiguration, KeyPath, Problem
 from xml_pipeline.config.yaml_source import MAX_BYTES, Source, read_yaml
 
@@ -200,8 +201,10 @@ def _importer(raw: Any, directory: Path | None, hints: Hints) -> Importer | None
         return None
     add_import_directory(directory)
     roots = raw.get("import_roots") if isinstance(raw, dict) else None
-    if roots is not None and not (isinstance(roots, list) and all(isinstance(root, str) for root in roots)):
-        return None  # the allow-list is wrong, so nothing is allowed
+    if roots is None:
+        return Importer(directory=directory, hints=hints)
+    if not isinstance(roots, list) or any(not isinstance(root, str) or module_path_fault(root) for root in roots):
+        return None  # what is allowed is not known, so nothing is
     return Importer(roots, directory=directory, hints=hints)
 
 
@@ -233,5 +236,5 @@ def _placed(problems: Iterable[Problem], source: Source, file: str) -> list[Prob
         if not line:
             line, column = source.place(problem.path, at_key=problem.at_key)
         placed.append(problem.located(file, line, column))
-    ordered = sorted(placed, key=lambda problem: (problem.line, problem.column))
+    ordered = sorted(placed, key=lambda problem: (problem.line, problem.column, not problem.at_key))
     return list(dict.fromkeys(ordered))

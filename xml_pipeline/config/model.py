@@ -9,7 +9,18 @@ from pydantic import AfterValidator, Field, PlainValidator, model_validator
 
 from xml_pipeline.config.base import ConfigModel
 from xml_pipeline.config.crosscheck import ListenerFacts, check_listeners
-from xml_pipeline.config.fields import Broadcast, Count, Digest, ModulePath, Name, Port, RateLimit, Seconds, Text
+from xml_pipeline.config.fields import (
+    Broadcast,
+    CountOrNone,
+    Digest,
+    ModulePath,
+    Name,
+    NotYet,
+    Port,
+    RateLimit,
+    Seconds,
+    Text,
+)
 from xml_pipeline.config.limits import LimitFields, Limits
 from xml_pipeline.config.problems import Hints, InvalidConfiguration
 
@@ -88,10 +99,10 @@ class ListenerConfig(ConfigModel):
     broadcast: Broadcast = False
     prompt: Text = ""
     timeout: Seconds = 30.0
-    concurrency: Count | None = None
+    concurrency: CountOrNone = None
     rate: RateLimit = None
     ordered: bool = True
-    cpu_bound: Annotated[bool, AfterValidator(_not_yet)] = False
+    cpu_bound: NotYet = False
     output_class_path: str = ""
     repair: Literal["strict", "lenient"] = "strict"
     handler_sha256: Digest = ""
@@ -172,6 +183,19 @@ class OrganismConfig(LimitFields, ConfigModel):
     def limits(self) -> Limits:
         """The limits on their own."""
         return Limits.of(**{name: getattr(self, name) for name in LimitFields.model_fields})
+
+    def with_limits(self, **limits: Any) -> OrganismConfig:
+        """A copy with some limits replaced; this configuration stays as it is.
+
+        Args:
+            **limits: see `Limits`.
+
+        Raises:
+            InvalidConfiguration: a name is unknown, or a value is wrong.
+        """
+        checked = Limits.of(**limits)
+        changes: dict[str, Any] = {name: getattr(checked, name) for name in limits}
+        return self.model_copy(update={**changes, "listeners": list(self.listeners)})
 
     def timeout_of(self, listener: ListenerConfig) -> float:
         """How long a handler of ``listener`` may run: its own timeout if it was given one, else the organism's."""

@@ -53,6 +53,10 @@ _BURST = 64
 _DEGRADED_AFTER = 3
 """Abandoned handlers after which a listener is reported as degraded."""
 
+# Looking a member up in its enum costs more than a comparison, and these are compared for every message.
+_OPEN = FrameState.OPEN
+_CANCELLED = FrameState.CANCELLED
+
 
 class Dispatcher:
     """Runs the handlers of one pump.
@@ -96,6 +100,10 @@ class Dispatcher:
         self._before = overridden(turn_hooks, "before")
         self._depth_first = depth_first
         self._ring: deque[Lane] = deque()
+        self._ready: deque[MessageState] = deque()
+        """Messages that have their listener's slot already, at most as many as there are free workers."""
+        self._free = max_concurrent_handlers
+        """Workers that have neither a message nor one reserved for them in ``_ready``."""
         self._out: list[MessageState] = []
         self._flush: asyncio.Future[None] | None = None
         self._finished = False
@@ -114,7 +122,7 @@ class Dispatcher:
             frame = state.frame
             if frame is None:
                 self._ledger.deliver(state)
-            elif frame.state is not FrameState.OPEN:
+            elif frame.state is not _OPEN:
                 self._ledger.expire(state)
             elif frame.running and frame.listener is not None and frame.listener.ordered:
                 if frame.queue is None:
@@ -123,14 +131,20 @@ class Dispatcher:
             else:
                 frame.running += 1
                 self._enqueue(state)
-        if self._ring:
+        if self._ready or self._ring:
             self.pool.wake()
 
     def _enqueue(self, state: MessageState) -> None:
         listener, conversation = state.listener, state.conversation
         if listener is None or conversation is None:
             raise RuntimeError(f"message {state.message_id} reached dispatch without a listener")
-        lane = self.lane_of(listener)
+        lane = self.lanes.get(listener.key) or self.lane_of(listener)
+        if not lane.waiting and lane.active < lane.limit and lane.bucket is None and self._free > 0 and not self._ring:
+            # Nobody waits for anything: no need to queue.
+            self._free -= 1
+            lane.active += 1
+            self._ready.append(state)
+            return
         lane.waiting.push(conversation.id, state, state.sender is not None)
         if not lane.in_ring and lane.active < lane.limit:
             lane.in_ring = True
@@ -162,6 +176,8 @@ class Dispatcher:
             self._ring.append(lane)
 
     def _next(self) -> MessageState | None:
+        if self._ready:
+            return self._ready.popleft()
         ring = self._ring
         while ring:
             lane = ring.popleft()
@@ -172,6 +188,7 @@ class Dispatcher:
                 self._retry_in(lane, lane.bucket.wait_time())
                 continue
             state = lane.waiting.pop()
+            self._free -= 1
             lane.active += 1
             if lane.waiting and lane.active < lane.limit:
                 lane.in_ring = True
@@ -271,14 +288,20 @@ class Dispatcher:
         listener = turn.listener
         context = self._context.copy()
         worker.is_ours = False
-        produced: Any = context.run(listener.handler, turn.state.payload, metadata)
+        produced: Any = listener.handler(turn.state.payload, metadata)
         if listener.streams:
             await self._stream(worker, turn, context, produced, metadata.deadline)
             return
-        result = await self._drive(worker, context, produced, metadata.deadline)
+        try:
+            awaited = context.run(produced.send, None)
+        except StopIteration as stop:
+            result = stop.value
+        else:
+            result = await self._resume(worker, context, produced, awaited, metadata.deadline)
         if worker.failure is None:
             worker.settling = worker.is_ours = True
-            self.replies.send(turn, result)
+            if result is not None:
+                self.replies.send(turn, result)
         else:
             self.late += 1
 
@@ -294,13 +317,12 @@ class Dispatcher:
                     item = await self._drive(worker, context, produced.__anext__(), deadline)
                 except StopAsyncIteration:
                     return
-                if worker.failure is not None or turn.frame.state is not FrameState.OPEN:
+                if worker.failure is not None or turn.frame.state is not _OPEN:
                     return
                 worker.settling = worker.is_ours = True
                 self.replies.send(turn, item)
                 worker.settling = worker.is_ours = False
-                self._flush_out()
-                if turn.frame.state is not FrameState.OPEN:
+                if turn.frame.state is not _OPEN:
                     return  # a refused item closed this tool's frame
                 deadline = loop.time() + budget
         finally:
@@ -312,12 +334,16 @@ class Dispatcher:
             awaited = context.run(coroutine.send, None)
         except StopIteration as stop:
             return stop.value
-        # It suspends: from now on it needs a deadline, and work that is left needs another worker.
+        return await self._resume(worker, context, coroutine, awaited, deadline)
+
+    async def _resume(
+        self, worker: Worker, context: contextvars.Context, coroutine: Any, awaited: Any, deadline: float
+    ) -> Any:
+        """Run the rest of a coroutine that has suspended: it needs a deadline, and what is left another worker."""
         worker.suspended = True
         self.pool.watch(worker, deadline)
-        if self._ring:
+        if self._ready or self._ring:
             self.pool.wake()
-        self._flush_out()
         return await Continued(coroutine, context, awaited)
 
     def _failure_of(self, worker: Worker, listener: Listener, exc: BaseException) -> PipelineError | None:
@@ -345,7 +371,7 @@ class Dispatcher:
             return  # its handler was cancelled, and that was told when it happened
         if failure is not None:
             self._ledger.fail(state, failure)
-        elif frame.state is FrameState.CANCELLED:
+        elif frame.state is _CANCELLED:
             self._ledger.finish(state, Outcome.FAILED)
         else:
             if turn.answered or turn.delegated:
@@ -354,7 +380,7 @@ class Dispatcher:
                 Outcome.ANSWERED if turn.answered else Outcome.FORWARDED if turn.forwarded else Outcome.HANDLED
             )
             if self._events.active:
-                self._emit_state(turn, "waiting" if frame.open_children and frame.state is FrameState.OPEN else "idle")
+                self._emit_state(turn, "waiting" if frame.open_children and frame.state is _OPEN else "idle")
             self._ledger.finish(state, outcome)
             return
         if self._events.active:
@@ -368,16 +394,17 @@ class Dispatcher:
         if not worker.abandoned:
             self._free_slot(listener)
         frame.running -= 1
-        if frame.queue and frame.state is FrameState.OPEN:
+        if frame.queue and frame.state is _OPEN:
             frame.running += 1
             self._enqueue(frame.queue.popleft())
-        self._flush_out()
 
     def _free_slot(self, listener: Listener) -> None:
+        self._free += 1
         lane = self.lanes.get(listener.key)
         if lane is not None:
             lane.active -= 1
-            self._refresh(lane)
+            if lane.waiting:
+                self._refresh(lane)
 
     async def _tell_hooks(self, intents: Intents, failure: PipelineError | None) -> None:
         if failure is None:
@@ -396,7 +423,6 @@ class Dispatcher:
         )
         self._stop(worker, turn, failure)
         self._ledger.fail(turn.state, failure)
-        self._flush_out()
 
     def cancel_running(self, wanted: Callable[[Frame], bool], failure: PipelineError) -> None:
         """Cancel the running handlers of the frames that ``wanted`` picks; their messages end as cancelled."""
@@ -432,7 +458,11 @@ class Dispatcher:
         self, conversation: Conversation, wanted: Callable[[MessageState], bool]
     ) -> list[MessageState]:
         """Remove a conversation's messages from the lanes."""
-        removed: list[MessageState] = []
+        removed = [state for state in self._ready if state.conversation is conversation and wanted(state)]
+        for state in removed:
+            self._ready.remove(state)
+            if state.listener is not None:
+                self._free_slot(state.listener)
         for lane in self.lanes.values():
             if lane.waiting:
                 removed += lane.waiting.discard(conversation.id, wanted)
@@ -443,13 +473,13 @@ class Dispatcher:
 
     @property
     def waiting(self) -> int:
-        """Messages in lanes."""
-        return sum(len(lane.waiting) for lane in self.lanes.values())
+        """Messages that wait for a handler."""
+        return len(self._ready) + sum(len(lane.waiting) for lane in self.lanes.values())
 
     def drain(self) -> list[MessageState]:
         """Take everything that still waits: in lanes, on frames, or not yet re-injected."""
-        states = [state for lane in self.lanes.values() for state in lane.waiting.drain()]
-        states += self._out
+        states = [*self._ready, *(state for lane in self.lanes.values() for state in lane.waiting.drain()), *self._out]
+        self._ready.clear()
         self._out = []
         return states
 
@@ -459,18 +489,16 @@ class Dispatcher:
         """Put a handler's message in line for re-injection, and tell that it was sent."""
         if self._events.active:
             self._emit_sent(state)
-        self.emit(state)
+        self._out.append(state)
+        flush = self._flush
+        if flush is not None and not flush.done():
+            flush.set_result(None)
 
     def emit(self, state: MessageState) -> None:
         """Put a message in line for re-injection."""
         self._out.append(state)
         flush = self._flush
         if flush is not None and not flush.done():
-            flush.set_result(None)
-
-    def _flush_out(self) -> None:
-        flush = self._flush
-        if self._out and flush is not None and not flush.done():
             flush.set_result(None)
 
     async def results(self) -> list[MessageState] | None:
@@ -491,7 +519,7 @@ class Dispatcher:
         self._finished = False
         self.pool.closing = False
         self._context = contextvars.copy_context()
-        if self._ring:
+        if self._ready or self._ring:
             self.pool.wake()
 
     def finish(self) -> None:
@@ -509,10 +537,21 @@ class Dispatcher:
 
     def _emit_received(self, state: MessageState, frame: Frame, listener: Listener) -> None:
         name = "" if state.payload_tree is None else str(state.payload_tree.tag)
-        ids = {"parent": state.message_id, "conversation_id": frame.conversation.id}
-        self._events.emit(AgentStateEvent(listener.name, "processing", frame.id, **ids))
-        payload = SealedPayload(canonical_payload(state), state.codec)
-        self._events.emit(MessageReceivedEvent(frame.id, state.from_id or "", listener.name, name, payload, **ids))
+        parent, conversation_id = state.message_id, frame.conversation.id
+        self._events.emit(
+            AgentStateEvent(listener.name, "processing", frame.id, parent=parent, conversation_id=conversation_id)
+        )
+        self._events.emit(
+            MessageReceivedEvent(
+                frame.id,
+                state.from_id or "",
+                listener.name,
+                name,
+                SealedPayload(canonical_payload(state), state.codec),
+                parent=parent,
+                conversation_id=conversation_id,
+            )
+        )
 
     def _emit_sent(self, state: MessageState) -> None:
         conversation = state.conversation

@@ -118,6 +118,7 @@ class Engine:
             if name not in table.listeners:
                 self.dispatcher.forget(listener)
         self.scheduler.resize()
+        self.ingress.forget_senders()
 
     def _get_table(self) -> RoutingTable:
         return self.table

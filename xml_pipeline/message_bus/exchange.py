@@ -21,11 +21,11 @@ class Exchange:
 
     __slots__ = ("_error", "_future", "_queue", "_settled", "_value", "attempts", "from_id", "target", "thread_id", "wire")
 
-    def __init__(self, target: str, from_id: str, thread_id: str, wire: bytes | None) -> None:
+    def __init__(self, target: str, from_id: str, thread_id: str) -> None:
         self.target = target
         self.from_id = from_id
         self.thread_id = thread_id
-        self.wire = wire
+        self.wire: bytes | None = None
         """The external message, for its dead letter; dropped when the conversation is complete."""
         self.attempts = 0
         """How often it was retried as a dead letter."""

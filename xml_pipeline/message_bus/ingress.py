@@ -36,6 +36,10 @@ if TYPE_CHECKING:
 __all__ = ["Admitted", "Ingress"]
 
 
+_MAX_GOOD_SENDERS = 10_000
+"""Names of senders remembered as checked; beyond it they are checked anew."""
+
+
 class Admitted:
     """An accepted external message: its conversation, and what will come back."""
 
@@ -76,6 +80,7 @@ class Ingress:
         self._ledger = ledger
         self._events = events
         self._limits = limits
+        self._good_senders: set[str] = set()
 
     async def admit(
         self,
@@ -94,11 +99,22 @@ class Ingress:
             raise RoutingError(f"peer table {routing_table!r} is not registered", step="admission")
         text = self._payload_text(payload)
         queue = target or ""
-        await self._room(queue, wait)
-        conversation = self._registry.begin(from_id, thread_id)
         to_xml = escape_text(target) if target else None
-        frame_raw: Callable[[str], bytes] = lambda frame_id: message_text(text, escape_text(from_id), to_xml, frame_id)
-        return self._enter(conversation, target or None, from_id, frame_raw, queue, stream)
+        await self._room(queue, wait)
+        try:
+            conversation = self._registry.begin(from_id, thread_id)
+            exchange = Exchange(queue, from_id, conversation.id)
+            frame = self._registry.open_root(conversation, queue, exchange)
+            wire = message_text(text, escape_text(from_id), to_xml, frame.id)
+            if len(wire) > self._limits.max_message_bytes:
+                self._registry.cleanup(frame.id)
+                self._check_size(wire)
+        except BaseException:
+            self._scheduler.pass_on(queue)
+            raise
+        state = self._mint.external(conversation, frame, from_id, target or None, wire)
+        state.text = text
+        return self._enter(state, conversation, exchange, queue, stream)
 
     async def admit_raw(
         self, raw: bytes, thread_id: str | None, from_id: str, *, wait: bool = True, stream: bool = False
@@ -109,8 +125,16 @@ class Ingress:
         to, claimed = peek(raw)
         queue = to if to is not None and self._is_known(to) else ""
         await self._room(queue, wait)
-        conversation = self._registry.begin(from_id, thread_id if thread_id is not None else claimed)
-        return self._enter(conversation, None, from_id, lambda _: raw, queue, stream, raw=True)
+        try:
+            conversation = self._registry.begin(from_id, thread_id if thread_id is not None else claimed)
+        except BaseException:
+            self._scheduler.pass_on(queue)
+            raise
+        exchange = Exchange(to or "", from_id, conversation.id)
+        frame = self._registry.open_root(conversation, queue, exchange)
+        state = self._mint.external(conversation, frame, from_id, None, raw)
+        state.thread_id = conversation.id  # what the envelope must say; the frame of a later turn has an id of its own
+        return self._enter(state, conversation, exchange, queue, stream)
 
     async def resend(self, letter: DeadLetter) -> str:
         """Admit a dead letter's message again, as a new conversation of the same sender."""
@@ -144,38 +168,21 @@ class Ingress:
     # -- the parts of admission ---------------------------------------------------------------------------------
 
     def _enter(
-        self,
-        conversation: Conversation,
-        target: str | None,
-        from_id: str,
-        make: Callable[[str], bytes],
-        queue: str,
-        stream: bool,
-        raw: bool = False,
+        self, state: MessageState, conversation: Conversation, exchange: Exchange, queue: str, stream: bool
     ) -> Admitted:
-        is_new = not conversation.participants and not conversation.exchanges
-        exchange = Exchange(target or queue, from_id, conversation.id, None)
-        frame = self._registry.open_root(conversation, target or queue, exchange)
-        wire = make(frame.id)
-        if not raw and len(wire) > self._limits.max_message_bytes:
-            self._registry.cleanup(frame.id)
-            self._check_size(wire)
-        exchange.wire = wire
+        if self._events.active and not conversation.participants and not conversation.exchanges:
+            self._ledger.emit_thread(conversation)
+        exchange.wire = state.raw_bytes
         if stream:
             exchange.open_stream()
         conversation.exchanges.append(exchange)
-        state = self._mint.external(conversation, frame, from_id, target, wire)
-        if raw and frame.id != conversation.id:
-            state.thread_id = conversation.id  # what the envelope must say; the frame is a later turn's
-        if is_new and self._events.active:
-            self._ledger.emit_thread(conversation)
-        self._limit_time(conversation)
+        if self._limits.max_conversation_seconds is not None:
+            self._limit_time(conversation, self._limits.max_conversation_seconds)
         self._scheduler.admit(state, queue)
         return Admitted(conversation, exchange)
 
-    def _limit_time(self, conversation: Conversation) -> None:
-        seconds = self._limits.max_conversation_seconds
-        if seconds is None or conversation.deadline_timer is not None:
+    def _limit_time(self, conversation: Conversation, seconds: float) -> None:
+        if conversation.deadline_timer is not None:
             return
 
         def expire() -> None:
@@ -188,6 +195,8 @@ class Ingress:
         conversation.deadline_timer = asyncio.get_running_loop().call_later(seconds, expire)
 
     def _check_sender(self, from_id: str) -> None:
+        if from_id in self._good_senders:
+            return
         if not isinstance(from_id, str) or not from_id:
             raise ForgedMessage(f"from_id must be a name, not {from_id!r}", step="admission")
         lower = from_id.lower()
@@ -196,6 +205,13 @@ class Ingress:
         if self._table().is_taken(lower):
             raise ForgedMessage(f"{from_id!r} is the name of a local listener or group", step="admission")
         escape_text(from_id)
+        if len(self._good_senders) >= _MAX_GOOD_SENDERS:
+            self._good_senders.clear()
+        self._good_senders.add(from_id)
+
+    def forget_senders(self) -> None:
+        """Listeners changed: a name that was free may be taken now."""
+        self._good_senders.clear()
 
     def _check_size(self, raw: bytes) -> None:
         if not isinstance(raw, bytes):
@@ -210,10 +226,10 @@ class Ingress:
         return to in table.listeners or to in table.groups
 
     async def _room(self, queue: str, wait: bool) -> None:
-        if wait:
-            await self._scheduler.wait_for_room(queue)
-        else:
+        if not wait:
             self._scheduler.check_room(queue)
+        elif self._scheduler.is_full(queue):
+            await self._scheduler.wait_for_room(queue)
 
     def _payload_text(self, payload: Any) -> str:
         try:

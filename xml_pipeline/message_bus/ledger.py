@@ -11,7 +11,6 @@ conversation's count reaches zero once, when it really is over.
 from __future__ import annotations
 
 import logging
-from collections import Counter
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
 
@@ -29,6 +28,11 @@ if TYPE_CHECKING:
 __all__ = ["Ledger"]
 
 logger = logging.getLogger(__name__)
+
+# Looking a member up in its enum costs more than a comparison, and these are compared for every message.
+_OPEN = FrameState.OPEN
+_CANCELLED = FrameState.CANCELLED
+_ENDED = FrameState.ENDED
 
 
 class Ledger:
@@ -55,7 +59,8 @@ class Ledger:
         self._scheduler = scheduler
         self._events = events
         self._dead_letters = dead_letters
-        self.outcomes: Counter[Outcome] = Counter()
+        # Keyed by the plain strings: an enum member's hash is a Python function, and this counts every message.
+        self.outcomes: dict[str, int] = {str(outcome): 0 for outcome in Outcome}
         self.emit: Callable[[MessageState], None] = lambda state: scheduler.push((state,))
         """Where error messages go; the dispatcher puts them in line behind the turn's answers."""
         self.cancel_running: Callable[[Callable[[Frame], bool], PipelineError], None] = lambda wanted, error: None
@@ -74,7 +79,7 @@ class Ledger:
         if state.outcome is not None:
             return
         state.outcome = outcome
-        self.outcomes[outcome] += 1
+        self.outcomes[outcome._value_] += 1
         if state.in_pipe:
             self._scheduler.leave(state)
         if state.window is not None:
@@ -88,8 +93,8 @@ class Ledger:
             conversation.pending -= 1
             frame = state.frame
             if frame is not None:
-                frame.pending -= 1
-                if not frame.pending:
+                left = frame.pending = frame.pending - 1
+                if not left:
                     self.settle(frame)
             if not conversation.pending and not conversation.holds:
                 self._complete(conversation)
@@ -122,7 +127,7 @@ class Ledger:
     def expire(self, state: MessageState) -> None:
         """End a message whose frame is closed."""
         frame = state.frame
-        cancelled = frame is not None and frame.state is FrameState.CANCELLED
+        cancelled = frame is not None and frame.state is _CANCELLED
         self.finish(state, Outcome.CANCELLED if cancelled else Outcome.EXPIRED)
 
     def deliver(self, state: MessageState) -> None:
@@ -142,7 +147,7 @@ class Ledger:
             The outcome of the message that failed, and the id of its dead letter, if it became one.
         """
         while at is not None:
-            if at.state is not FrameState.OPEN:
+            if at.state is not _OPEN:
                 return Outcome.EXPIRED, ""
             listener = at.listener
             if listener is not None and listener.accepts_errors:
@@ -179,12 +184,12 @@ class Ledger:
         """Close a frame on which nothing is left to do, and its callers as far as that holds for them."""
         while frame is not None:
             parent = frame.parent
-            if frame.state is not FrameState.OPEN:
+            if frame.state is not _OPEN:
                 frame = parent
                 continue
-            if not frame.is_idle:
+            if frame.pending or frame.open_children or frame.holds:
                 return
-            self._registry.close(frame, FrameState.ENDED)
+            self._registry.close(frame, _ENDED)
             if frame.expect_answer and not frame.answered and parent is not None:
                 self.report(
                     NoAnswer(f"{frame.callee!r} ended without an answer", target=frame.callee),
@@ -196,7 +201,7 @@ class Ledger:
 
     def close(self, frame: Frame) -> None:
         """Close a frame that responded or handed over. Its children run on; what is queued for it expires."""
-        self._registry.close(frame, FrameState.ENDED)
+        self._registry.close(frame, _ENDED)
         self._end_queued(frame)
         if frame.pending > 1:
             self._end_waiting(frame.conversation, lambda other: other is frame)
@@ -230,7 +235,7 @@ class Ledger:
     ) -> None:
         ids = set(doomed)
         for frame in doomed:
-            self._registry.close(frame, FrameState.CANCELLED)
+            self._registry.close(frame, _CANCELLED)
         busy = [frame for frame in doomed if frame.pending]
         for frame in busy:
             self._end_queued(frame)
@@ -258,7 +263,7 @@ class Ledger:
         if not conversation.open:
             return
         for frame in list(conversation.frames):
-            self._registry.close(frame, FrameState.ENDED)
+            self._registry.close(frame, _ENDED)
         for exchange in conversation.exchanges:
             exchange.complete()
             if exchange.error is not None and conversation.failure is None:

@@ -169,7 +169,7 @@ class Lifecycle:
         await engine.events.close()
         engine.close()
         self.state = PumpState.STOPPED
-        outcomes = {str(outcome): count for outcome, count in engine.ledger.outcomes.items()}
+        outcomes = dict(engine.ledger.outcomes)
         names = tuple(dict.fromkeys([*busy, *hung]))
         return ShutdownReport(drained, time.monotonic() - began, cancelled, names, outcomes)
 

@@ -63,12 +63,50 @@ class Origin(enum.IntEnum):
     """Made by the pump itself from what a handler returned."""
 
 
-@dataclass(slots=True, eq=False)
-class MessageState:
-    """One message on its way through the pipeline.
+class _Carried:
+    """What the pump keeps about a message, besides the documented fields of `MessageState`.
 
-    Steps read and write it in place. The first ten fields are the documented ones; the others belong to the pump.
+    Class attributes, not dataclass fields: most of them keep their default for most messages, and a message is made in
+    half the time when those need not be written.
     """
+
+    failure: PipelineError | None = None
+    """The first failure, typed; ``error`` is its text."""
+    wire: bytes | None = None
+    """The envelope's canonical bytes, once canonicalisation has seen it."""
+    text: str = ""
+    """The payload's canonical text as the pump wrote it into the envelope; empty for an envelope from elsewhere."""
+    origin: Origin = Origin.DETACHED
+    repairs: tuple[str, ...] = ()
+    """What repair changed, in words; empty for a message that was well-formed."""
+    conversation: Conversation | None = None
+    frame: Frame | None = None
+    """The frame it is delivered on; ``None`` for an answer on its way out of the organism."""
+    sender: Frame | None = None
+    """The frame that sent it; ``None`` for a message from outside."""
+    codec: Codec[Any] | None = None
+    """The payload's codec, where it was decided when the message was made."""
+    listener: Listener | None = None
+    """The one listener it will be dispatched to."""
+    number: int = 0
+    """Its number within this pump."""
+    message_id: str = ""
+    tag: str = ""
+    """The tag of the call that this message answers."""
+    group_size: int = 0
+    deadline: float = 0.0
+    """Loop time by which it must have been handled; 0 for none."""
+    is_answer: bool = False
+    in_pipe: bool = False
+    """Counted by the scheduler as being inside the XML stages."""
+    window: Any = None
+    """The scheduler's per-target record that counts this message, until it is dispatched."""
+    outcome: Outcome | None = None
+
+
+@dataclass(eq=False)
+class MessageState(_Carried):
+    """One message on its way through the pipeline. Steps read and write it in place."""
 
     raw_bytes: bytes | None = None
     """The envelope as it came; cleared once it is parsed."""
@@ -85,37 +123,6 @@ class MessageState:
     """Why it failed, in the operator's words; ``None`` while all is well."""
     metadata: dict[str, Any] = field(default_factory=dict)
     """Notes of steps: ``diagnostics`` (list of str); free for users' own stages."""
-
-    failure: PipelineError | None = None
-    """The first failure, typed; ``error`` is its text."""
-    wire: bytes | None = None
-    """The envelope's canonical bytes, once canonicalisation has seen it."""
-    origin: Origin = Origin.DETACHED
-    repairs: tuple[str, ...] = ()
-    """What repair changed, in words; empty for a message that was well-formed."""
-    conversation: Conversation | None = None
-    frame: Frame | None = None
-    """The frame it is delivered on; ``None`` for an answer on its way out of the organism."""
-    sender: Frame | None = None
-    """The frame that sent it; ``None`` for a message from outside."""
-    codec: Codec[Any] | None = None
-    """The payload's codec, where it was decided when the message was made."""
-    listener: Listener | None = None
-    """The one listener it will be dispatched to."""
-    number: int = 0
-    """Its number within this pump; see `message_id`."""
-    message_id: str = ""
-    tag: str = ""
-    """The tag of the call that this message answers."""
-    group_size: int = 0
-    deadline: float = 0.0
-    """Loop time by which it must have been handled; 0 for none."""
-    is_answer: bool = False
-    in_pipe: bool = False
-    """Counted by the scheduler as being inside the XML stages."""
-    window: Any = None
-    """The scheduler's per-target record that counts this message, until it is dispatched."""
-    outcome: Outcome | None = None
 
     def fail(self, failure: PipelineError) -> None:
         """Record a failure. The first one wins: a later one is a consequence."""

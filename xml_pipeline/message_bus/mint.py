@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 
 __all__ = ["Mint"]
 
+_EXTERNAL = Origin.EXTERNAL
+_INTERNAL = Origin.INTERNAL
+
 
 class Mint:
     """Numbers messages and counts them in.
@@ -39,7 +42,7 @@ class Mint:
         state.thread_id = frame.id
         state.from_id = from_id
         state.to_id = to
-        state.origin = Origin.EXTERNAL
+        state.origin = _EXTERNAL
         self._count_in(state, conversation, frame)
         return state
 
@@ -63,9 +66,10 @@ class Mint:
     ) -> MessageState:
         """A message on a frame: a call, the next turn, or an answer. ``text`` is the payload's canonical text."""
         state = MessageState(message_text(text, from_xml, listener.xml_name, frame.id))
+        state.text = text
         state.thread_id = frame.id
         state.to_id = listener.name
-        state.origin = Origin.INTERNAL
+        state.origin = _INTERNAL
         state.codec = codec
         state.listener = listener
         state.sender = sender
@@ -78,10 +82,11 @@ class Mint:
         state = MessageState(
             message_text(text, escape_text(from_id), escape_text(conversation.owner), conversation.id)
         )
+        state.text = text
         state.thread_id = conversation.id
         state.from_id = from_id
         state.to_id = conversation.owner
-        state.origin = Origin.INTERNAL
+        state.origin = _INTERNAL
         state.codec = codec
         state.sender = frame
         state.is_answer = True
@@ -104,7 +109,7 @@ class Mint:
         state.thread_id = frame.id if frame else conversation.id
         state.from_id = frame.callee if frame else ""
         state.to_id = to
-        state.origin = Origin.INTERNAL
+        state.origin = _INTERNAL
         self._count_in(state, conversation, None)
         return state
 

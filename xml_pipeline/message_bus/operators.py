@@ -271,7 +271,7 @@ class stream:  # noqa: N801, aiostream's name
         """
         if _is_async(function):
             return _map_async(source, function, task_limit)
-        return _map_batches(source, lift(lambda state: _checked(function, function(state), state)))
+        return _map_batches(source, lift(function))
 
     @staticmethod
     def action(source: BatchStream, function: Function, task_limit: int = MAX_BATCH) -> Any:
@@ -302,9 +302,9 @@ class stream:  # noqa: N801, aiostream's name
         return _map_batches(source, lift(check))
 
     @staticmethod
-    def flatmap(source: BatchStream, function: Callable[[MessageState], Iterable[MessageState]]) -> Any:
-        """Replace each message by those that a plain function returns for it: itself, and others made by
-        ``pump.split(state)``, which counts them in."""
+    def flatmap(source: BatchStream, function: Callable[[MessageState], MessageState | Iterable[MessageState]]) -> Any:
+        """Replace each message by those that a plain function returns for it: itself, or a list of itself and of others
+        made by ``pump.split(state)``, which counts them in."""
         name = getattr(function, "__name__", "flatmap")
 
         def expand(batch: Batch) -> Batch:
@@ -314,7 +314,11 @@ class stream:  # noqa: N801, aiostream's name
                     expanded.append(state)
                     continue
                 try:
-                    expanded.extend(function(state))
+                    result = function(state)
+                    if result is state:
+                        expanded.append(state)
+                    else:
+                        expanded.extend(result)  # type: ignore[arg-type]
                 except Exception as exc:
                     record_failure(state, exc, name)
                     expanded.append(state)
@@ -382,7 +386,7 @@ class pipe:  # noqa: N801, aiostream's name
         return lambda source: stream.filter(source, predicate)
 
     @staticmethod
-    def flatmap(function: Callable[[MessageState], Iterable[MessageState]]) -> Piped:
+    def flatmap(function: Callable[[MessageState], MessageState | Iterable[MessageState]]) -> Piped:
         """See `stream.flatmap`."""
         return lambda source: stream.flatmap(source, function)
 

@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 
 __all__ = ["Reception", "bounds_of"]
 
+_EXTERNAL = Origin.EXTERNAL
+_INTERNAL = Origin.INTERNAL
+
 
 def bounds_of(limits: Limits) -> Bounds:
     """The bounds of one message, out of all limits."""
@@ -61,7 +64,7 @@ class Reception:
         try:
             return self._strict(state)
         except ValidationError:
-            if raw is None or state.origin is not Origin.EXTERNAL or not self._is_lenient(state.to_id or peek(raw)[0]):
+            if raw is None or state.origin is not _EXTERNAL or not self._is_lenient(state.to_id or peek(raw)[0]):
                 raise
         return self._lenient(state)
 
@@ -69,17 +72,17 @@ class Reception:
         listener = self._table().listeners.get(to or "")
         return listener is not None and listener.repair == "lenient"
 
-    def fan_out(self, state: MessageState) -> list[MessageState]:
+    def fan_out(self, state: MessageState) -> MessageState | list[MessageState]:
         """One message per payload. Each payload beyond the first opens a root frame of its own."""
         frame, tree = state.frame, state.envelope_tree
-        if frame is not None and state.origin is Origin.EXTERNAL:
+        if frame is not None and state.origin is _EXTERNAL:
             state.thread_id = frame.id
         if tree is None or len(tree) == 2 or frame is None:
-            return [state]
+            return state
         payloads = payload_elements(tree)
         if len(payloads) > self._max_fan_out:
             raise ValidationError(f"{len(payloads)} payloads in one message (max_fan_out={self._max_fan_out})")
-        if state.origin is not Origin.EXTERNAL:
+        if state.origin is not _EXTERNAL:
             raise ValidationError("a message of the pump itself has one payload")
         states = [state]
         for payload in payloads[1:]:
@@ -111,15 +114,15 @@ class Reception:
         state.payload = copy.deepcopy(payload)
         return state
 
-    def route(self, state: MessageState) -> list[MessageState]:
+    def route(self, state: MessageState) -> MessageState | list[MessageState]:
         """One message per listener that gets it; each member of a group gets a copy and a root frame of its own."""
         targets = state.target_listeners
         if targets is None:
             if state.listener is not None:
                 state.target_listeners = [state.listener]
-            return [state]
+            return state
         if len(targets) == 1:
-            return [state]
+            return state
         states = [state]
         frame = state.frame
         if frame is None:

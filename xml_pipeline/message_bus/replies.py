@@ -155,7 +155,7 @@ class Replies:
         to = response.to
         frame = turn.frame
         listener = turn.listener
-        if response.is_response:
+        if type(to) is not str and response.is_response:
             self._answer(turn, payload, response.payload)
         elif response.is_delegation:
             self._delegate(turn, payload, to)
@@ -240,10 +240,10 @@ class Replies:
         group_size = len(targets) if to != targets[0].name else 0
         for target in targets:
             child = self._registry.open_child(frame, target, caller.name, response.tag, response.expect_answer)
-            child.group_size = group_size
             if group_size:
+                child.group_size = group_size
                 child.alias = to
-            self._emit_call(child, target, payload, frame)
+            self._emit_call(child, target, payload, frame, caller.xml_name)
         turn.forwarded = True
 
     def _delegate(self, turn: Turn, payload: _Payload, to: str) -> None:
@@ -260,13 +260,15 @@ class Replies:
         successor.group_size = frame.group_size
         turn.forwarded = turn.delegated = True
         frame.answered = True  # its successor answers for it
-        self._emit_call(successor, targets[0], payload, frame)
+        self._emit_call(successor, targets[0], payload, frame, envelope.escape_text(frame.caller))
 
-    def _emit_call(self, frame: Frame, target: Listener, payload: _Payload, sender: Frame) -> None:
-        from_xml = envelope.escape_text(frame.caller)
+    def _emit_call(
+        self, frame: Frame, target: Listener, payload: _Payload, sender: Frame, from_xml: str
+    ) -> None:
         state = self._mint.to_frame(payload.text, target.codecs.get(payload.name), frame, target, sender, from_xml)
         state.from_id = frame.caller
-        state.group_size = frame.group_size
+        if frame.group_size:
+            state.group_size = frame.group_size
         self._emit(state)
 
     def _check_peers(self, caller: Listener, to: str) -> None:
@@ -325,10 +327,10 @@ class Replies:
     def _send_root(self, turn: Turn, root: bytes) -> int:
         tree = parse_strict(root)
         if tree.tag == f"{{{envelope.ENVELOPE_NAMESPACE}}}message" or tree.tag == "message":
-            to, payloads = envelope.read_request(tree)
-            for payload in payloads:
-                self._send_request(turn, to, payload)
-            return len(payloads)
+            to, elements = envelope.read_request(tree)
+            for element in elements:
+                self._send_request(turn, to, element)
+            return len(elements)
         payload = self._from_root(root)
         codec = self._expected_answer(turn, payload.name)
         if codec is None:
@@ -340,11 +342,11 @@ class Replies:
             self._ledger.refuse(turn.frame, turn.frame.caller, "", failure)
         return 1
 
-    def _send_request(self, turn: Turn, to: str | None, element: etree._Element) -> None:
+    def _send_request(self, turn: Turn, to: str | None, element: bytes) -> None:
         try:
             if not to:
                 raise RoutingError("a <message> in model output must name its target in <to>", step="reply")
-            payload = self._from_root(canonical_bytes(element))
+            payload = self._from_root(element)
             if to == turn.frame.caller:
                 payload.codec = self._expected_answer(turn, payload.name)
             self._route(turn, HandlerResponse(None, to), payload)

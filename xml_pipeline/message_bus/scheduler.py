@@ -109,29 +109,49 @@ class Scheduler:
                 target=target,
             )
 
+    def is_full(self, target: str) -> bool:
+        """Whether a message for ``target`` has to wait.
+
+        Raises:
+            PumpStopped: the pump is stopping.
+        """
+        return self._full(target) is not None
+
     async def wait_for_room(self, target: str) -> None:
         """Wait until `check_room` passes.
 
         Raises:
             PumpStopped: the pump is stopping.
         """
-        while True:
-            try:
-                self.check_room(target)
-                return
-            except Overloaded:
-                pass
-            window = self._windows.get(target)
-            full = window is not None and len(window.queue) >= self.max_queue_per_listener
-            waiters = window.waiters if window is not None and full else self._room
+        woken_at: deque[asyncio.Future[None]] | None = None
+        while (waiters := self._full(target)) is not None:
+            if woken_at is not None and woken_at is not waiters:
+                _wake_one(woken_at)  # there is room, but not for this one: the next may have it
             waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
             waiters.append(waiter)
             try:
                 await waiter
             except asyncio.CancelledError:
                 if waiter.done() and not waiter.cancelled():
-                    _wake_one(waiters)  # the room it was given goes to the next
+                    _wake_one(waiters)
                 raise
+            woken_at = waiters
+
+    def _full(self, target: str) -> deque[asyncio.Future[None]] | None:
+        """Where to wait for room; ``None`` if there is room."""
+        if self._refusing:
+            raise PumpStopped("the pump is stopping and accepts no new messages", step="admission", target=target)
+        window = self._windows.get(target)
+        if window is not None and len(window.queue) >= self.max_queue_per_listener:
+            return window.waiters
+        return self._room if self.queued >= self.max_queue else None
+
+    def pass_on(self, target: str) -> None:
+        """Somebody who had room was refused for another reason: the next one may have it."""
+        window = self._windows.get(target)
+        if window is not None:
+            _wake_one(window.waiters)
+        _wake_one(self._room)
 
     def admit(self, state: MessageState, target: str) -> None:
         """Put an external message into its target's queue; the caller made sure that there is room."""
@@ -227,23 +247,30 @@ class Scheduler:
                 self._ring.append(window)
                 if self._wakeup is not None:
                     self._wake()
-        elif not window.released and not window.waiters:
-            self._windows.pop(window.target, None)  # names in hostile envelopes must not pile up
+        else:
+            self._forget_if_empty(window)
+
+    def _forget_if_empty(self, window: Window) -> None:
+        """Targets' names in hostile envelopes must not pile up."""
+        if not window.released and not len(window.queue) and not window.waiters:
+            self._windows.pop(window.target, None)
 
     def discard(self, key: str, wanted: Callable[[MessageState], bool]) -> list[MessageState]:
         """Remove a conversation's waiting external messages."""
         removed: list[MessageState] = []
         for window in list(self._windows.values()):
             found = window.queue.discard(key, wanted)
+            if not found:
+                continue
+            self.queued -= len(found)
             for state in found:
                 state.window = None
-                _wake_one(window.waiters)
-                _wake_one(self._room)
-            if found and not len(window.queue) and window.in_ring:
+                self.pass_on(window.target)
+            if not len(window.queue) and window.in_ring:
                 window.in_ring = False
                 self._ring.remove(window)
+            self._forget_if_empty(window)
             removed += found
-        self.queued -= len(removed)
         return removed
 
     # -- stopping -----------------------------------------------------------------------------------------------
@@ -290,6 +317,10 @@ class Scheduler:
         """Apply changed listeners: ask again how wide each window may be."""
         for window in self._windows.values():
             window.size = self._window_of(window.target)
+            if len(window.queue) and not window.in_ring and window.released < window.size:
+                window.in_ring = True
+                self._ring.append(window)
+        self._wake()
 
     @property
     def waiting(self) -> int:

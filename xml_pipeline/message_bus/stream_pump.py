@@ -555,7 +555,7 @@ class StreamPump:
             state=str(self._lifecycle.state),
             accepted=engine.mint.accepted,
             in_flight=engine.mint.in_flight,
-            outcomes={str(outcome): count for outcome, count in engine.ledger.outcomes.items()},
+            outcomes=dict(engine.ledger.outcomes),
             queued=engine.scheduler.queued,
             running=dispatcher.pool.running,
             waiting=dispatcher.waiting,
@@ -637,13 +637,13 @@ class StreamPump:
     _payload_extraction_step = staticmethod(extract_payload)
     _thread_assignment_step = staticmethod(assign_thread)
 
-    def _fan_out_step(self, state: MessageState) -> list[MessageState]:
+    def _fan_out_step(self, state: MessageState) -> MessageState | list[MessageState]:
         return self.engine.reception.fan_out(state)
 
     def _validate_and_deserialize(self, state: MessageState) -> MessageState:
         return self.engine.reception.validate_and_deserialize(state)
 
-    def _route_step(self, state: MessageState) -> list[MessageState]:
+    def _route_step(self, state: MessageState) -> MessageState | list[MessageState]:
         return self.engine.reception.route(state)
 
     def _handle_errors(self, state: MessageState) -> None:

@@ -57,6 +57,9 @@ class FrameState(enum.IntEnum):
     CANCELLED = 2
 
 
+_NO_FRAMES: Any = frozenset()
+
+
 class ConversationStatus(enum.StrEnum):
     """The ``status`` of a `ThreadEvent`."""
 
@@ -70,20 +73,14 @@ class ConversationStatus(enum.StrEnum):
 class Conversation:
     """All frames that one external message led to, and the turns that followed it."""
 
-    __slots__ = (
-        "deadline_timer",
-        "exchanges",
-        "failure",
-        "finished_at",
-        "frames",
-        "holds",
-        "id",
-        "open",
-        "owner",
-        "participants",
-        "pending",
-        "status",
-    )
+    pending = 0
+    """Messages queued or running."""
+    holds = 0
+    open = True
+    status = ConversationStatus.CREATED
+    failure: PipelineError | None = None
+    finished_at = 0.0
+    deadline_timer: Any = None
 
     def __init__(self, conversation_id: str, owner: str) -> None:
         self.id = conversation_id
@@ -91,47 +88,33 @@ class Conversation:
         """Who began it. Only the owner may send its next turn."""
         self.frames: set[Frame] = set()
         """The open ones."""
-        self.pending = 0
-        """Messages queued or running."""
-        self.holds = 0
-        self.open = True
-        self.status = ConversationStatus.CREATED
         self.participants: list[str] = []
         self.exchanges: list[Exchange] = []
         """What the outside gets back, one for each external message since it was last complete."""
-        self.failure: PipelineError | None = None
-        self.finished_at = 0.0
-        self.deadline_timer: Any = None
 
     def __repr__(self) -> str:
         return f"<Conversation {self.id} of {self.owner!r}, {self.status}, {len(self.frames)} open frames>"
 
 
 class Frame:
-    """One call: who called whom, on whose behalf, and what is still to come."""
+    """One call: who called whom, on whose behalf, and what is still to come.
 
-    __slots__ = (
-        "alias",
-        "answered",
-        "callee",
-        "caller",
-        "conversation",
-        "depth",
-        "exchange",
-        "expect_answer",
-        "group_size",
-        "holds",
-        "id",
-        "listener",
-        "open_children",
-        "parent",
-        "pending",
-        "queue",
-        "running",
-        "state",
-        "tag",
-        "turns",
-    )
+    Fields that most frames never change are class attributes: one frame is made per message.
+    """
+
+    answered = False
+    expect_answer = False
+    tag = ""
+    state = FrameState.OPEN
+    pending = 0
+    """Messages for this frame, queued or running."""
+    running = 0
+    queue: deque[MessageState] | None = None
+    """Messages that wait for this frame's turn."""
+    open_children = 0
+    holds = 0
+    turns = 0
+    group_size = 0
 
     def __init__(
         self,
@@ -139,12 +122,10 @@ class Frame:
         conversation: Conversation,
         caller: str,
         callee: str,
-        *,
-        parent: Frame | None = None,
-        listener: Listener | None = None,
-        tag: str = "",
-        expect_answer: bool = False,
-        exchange: Exchange | None = None,
+        parent: Frame | None,
+        depth: int,
+        listener: Listener | None,
+        exchange: Exchange | None,
     ) -> None:
         self.id = frame_id
         self.conversation = conversation
@@ -153,23 +134,10 @@ class Frame:
         self.callee = callee
         self.alias = callee
         """The name its answers are delivered under: the one its caller used, also after a delegation."""
+        self.depth = depth
         self.listener = listener
         """The listener as it was when the frame was opened; a reload does not change it."""
-        self.depth = 1 if parent is None else parent.depth + 1
-        self.tag = tag
-        self.expect_answer = expect_answer
         self.exchange = exchange
-        self.state = FrameState.OPEN
-        self.answered = False
-        self.pending = 0
-        """Messages for this frame, queued or running."""
-        self.running = 0
-        self.queue: deque[MessageState] | None = None
-        """Messages that wait for this frame's turn."""
-        self.open_children = 0
-        self.holds = 0
-        self.turns = 0
-        self.group_size = 0
 
     @property
     def is_idle(self) -> bool:
@@ -312,10 +280,11 @@ class ThreadRegistry:
         """Remember a complete conversation for a while; forget the oldest beyond the limit."""
         conversation.open = False
         conversation.finished_at = self._clock()
+        conversation.frames = _NO_FRAMES  # what is kept for long is kept small
         del self._conversations[conversation.id]
         retained = self._retained
         retained[conversation.id] = conversation
-        while len(retained) > self.max_threads:
+        if len(retained) > self.max_threads:
             self.on_forget(retained.popitem(last=False)[0])
 
     def abandon(self, conversation: Conversation) -> None:
@@ -345,6 +314,7 @@ class ThreadRegistry:
             return None
         del self._retained[conversation_id]
         conversation.open = True
+        conversation.frames = set()
         conversation.failure = None
         conversation.exchanges.clear()
         return self._add(conversation)
@@ -377,7 +347,7 @@ class ThreadRegistry:
         frame_id = conversation_id
         if conversation_id in self._frames or conversation.participants:
             frame_id = self.ids.next()
-        frame = Frame(frame_id, conversation, conversation.owner, callee, exchange=exchange)
+        frame = Frame(frame_id, conversation, conversation.owner, callee, None, 1, None, exchange)
         self._frames[frame_id] = frame
         conversation.frames.add(frame)
         return frame
@@ -389,16 +359,12 @@ class ThreadRegistry:
         conversation = parent.conversation
         frame_id = self.ids.next()
         frame = Frame(
-            frame_id,
-            conversation,
-            caller,
-            listener.name,
-            parent=parent,
-            listener=listener,
-            tag=tag,
-            expect_answer=expect_answer,
-            exchange=parent.exchange,
+            frame_id, conversation, caller, listener.name, parent, parent.depth + 1, listener, parent.exchange
         )
+        if tag:
+            frame.tag = tag
+        if expect_answer:
+            frame.expect_answer = True
         parent.open_children += 1
         self._frames[frame_id] = frame
         conversation.frames.add(frame)
@@ -411,14 +377,14 @@ class ThreadRegistry:
             frame.conversation,
             frame.caller,
             listener.name,
-            parent=frame.parent,
-            listener=listener,
-            tag=frame.tag,
-            expect_answer=frame.expect_answer,
-            exchange=frame.exchange,
+            frame.parent,
+            frame.depth + 1,
+            listener,
+            frame.exchange,
         )
+        successor.tag = frame.tag
+        successor.expect_answer = frame.expect_answer
         successor.alias = frame.alias
-        successor.depth = frame.depth + 1
         if frame.parent is not None:
             frame.parent.open_children += 1
         self._frames[successor.id] = successor
@@ -508,7 +474,14 @@ class ThreadRegistry:
         if parent is None:
             raise KeyError(f"thread {current_uuid!r} is not open")
         frame = Frame(
-            self.ids.next(), parent.conversation, parent.callee, next_hop, parent=parent, exchange=parent.exchange
+            self.ids.next(),
+            parent.conversation,
+            parent.callee,
+            next_hop,
+            parent,
+            parent.depth + 1,
+            None,
+            parent.exchange,
         )
         parent.open_children += 1
         self._frames[frame.id] = frame

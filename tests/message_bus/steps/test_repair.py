@@ -43,7 +43,8 @@ async def test_malformed_bytes_are_an_error_never_an_exception():
 @pytest.mark.parametrize("origin", Origin)
 @pytest.mark.parametrize("raw", [ENVELOPE[:-1], ENVELOPE.replace(b"hello", b"R&D"), b"<!DOCTYPE a>" + ENVELOPE])
 def test_every_origin_takes_the_same_path(origin, raw):
-    state = MessageState(raw, origin=origin, from_id="a", to_id="b", thread_id=THREAD)
+    state = MessageState(raw, from_id="a", to_id="b", thread_id=THREAD)
+    state.origin = origin
     assert run_step(repair, state).error
 
 
@@ -51,7 +52,9 @@ def test_every_origin_takes_the_same_path(origin, raw):
 @pytest.mark.parametrize("step", [strict, lenient])
 def test_a_well_formed_envelope_is_left_alone_in_every_mode(origin, step):
     raw = b'<?xml version="1.0"?>\n<!-- x -->' + ENVELOPE.replace(b"hello", b"a &amp; b<!-- c -->!") + b"\n"
-    state = run_step(step, MessageState(raw, origin=origin))
+    state = MessageState(raw)
+    state.origin = origin
+    run_step(step, state)
     assert state.error is None
     assert state.wire == raw
     assert state.repairs == ()
@@ -126,7 +129,9 @@ def test_bounds_are_the_ingress_s_own():
 
 def test_lenient_mends_and_records():
     raw = b"Sure:\n```xml\n" + ENVELOPE.replace(b"hello", b"R&D: x < 5\x01") + b"\n```"
-    state = run_step(lenient, MessageState(raw, repairs=("before",)))
+    state = MessageState(raw)
+    state.repairs = ("before",)
+    run_step(lenient, state)
     assert state.error is None
     assert state.envelope_tree.findtext(".//Text") == "R&D: x < 5\ufffd"
     assert state.repairs[0] == "before"

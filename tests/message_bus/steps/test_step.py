@@ -5,7 +5,7 @@ from functools import partial
 
 import pytest
 
-from xml_pipeline.errors import ForgedMessage, RoutingError, ValidationError
+from xml_pipeline.errors import ForgedMessage, HandlerError, RoutingError, ValidationError
 from xml_pipeline.message_bus.message_state import MessageState
 from xml_pipeline.message_bus.steps.step import lift, over_batch, run_step, step, wrap_step
 
@@ -57,6 +57,14 @@ async def test_runs_the_step(run):
 async def test_a_step_may_return_another_state(run):
     other = MessageState()
     assert await run(lambda state: other, MessageState()) is other
+
+
+@pytest.mark.parametrize("result", [None, "text", [MessageState()]])
+async def test_a_step_that_returns_no_message_fails_it(run, result):
+    state = MessageState()
+    assert await run(lambda state: result, state) is state
+    assert type(state.failure) is HandlerError
+    assert type(result).__name__ in state.error
 
 
 async def test_a_failed_state_is_passed_by_and_the_first_error_wins(run):

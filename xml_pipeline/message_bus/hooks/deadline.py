@@ -23,13 +23,19 @@ class Deadline(TurnHook):
 
     def __init__(self, table: Callable[[], RoutingTable]) -> None:
         self._table = table
+        self._clock: Callable[[], float] | None = None
+
+    def _get_clock(self) -> Callable[[], float]:
+        # A pump runs in one loop all its life.
+        self._clock = asyncio.get_running_loop().time
+        return self._clock
 
     def before(self, state: MessageState, metadata: HandlerMetadata) -> None:
         listener = state.listener
         if listener is None:
             return
         listener = self._table().listeners.get(listener.name, listener)
-        now = asyncio.get_running_loop().time()
+        now = self._clock() if self._clock is not None else self._get_clock()()
         deadline = now + listener.timeout
         if state.deadline:
             if state.deadline <= now:

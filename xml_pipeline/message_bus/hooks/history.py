@@ -29,11 +29,11 @@ class History(TurnHook):
         self._buffer.record(
             metadata.conversation_id,
             metadata.thread_id,
-            canonical_payload(state),
+            state.text or canonical_payload(state),
             state.codec,
             metadata.from_id,
             listener.name,
-            payload.tag,
+            state.codec.name if state.codec is not None else str(payload.tag),
             metadata.own_name,
             metadata.is_self_call,
             metadata.usage_instructions,

@@ -10,15 +10,15 @@ found                                 done
 ``<`` that begins no tag              escaped, inside a root; outside, it is part of the text that is dropped
 ``]]>`` in text                       its ``>`` is escaped
 a character that XML cannot carry     U+FFFD in its place, also when written as a reference (``&#1;``)
-text outside roots, code fences       dropped
+text outside roots, code fences       dropped, as are comments and instructions there
 several roots                         kept apart
-an unclosed element                   closed, if the very next end tag that does not match is that of its parent
+an unclosed element without children  closed before the end tag of its parent, if that is the next tag
 everything else                       left as it is, for the strict parser to refuse
 ====================================  =================================================================================
 
 Refused here, because no reading of it is safe: input that ends inside a root or a tag (it was cut, and a cut number is
-another number), an end tag that closes nothing, a malformed tag outside of roots (its element would be taken for text,
-and its children for roots), and any declaration.
+another number), an end tag that closes nothing or is malformed, a malformed start tag outside of roots (its element
+would be taken for text, and its children for roots), and any declaration.
 """
 
 from __future__ import annotations
@@ -46,10 +46,11 @@ _ATTRIBUTE: Final = f"{_SPACE}++{_NAME}{_SPACE}*+={_SPACE}*+(?:\"[^\"<]*+\"|'[^'
 _START_TAG = re.compile(f"<({_NAME})((?:{_ATTRIBUTE})*+){_SPACE}*+(/?)>")
 _END_TAG = re.compile(f"</({_NAME}){_SPACE}*+>")
 _TAG_LIKE = re.compile(f"</|<[{_NAME_START}]|<{_SPACE}++{_NAME}{_SPACE}*+(?:/?>|{_NAME}{_SPACE}*+=)|<$")
+_END_TAG_LIKE = re.compile(f"</{_SPACE}*+[{_NAME_START}]")
 _DECLARATION = re.compile("<!(?:DOCTYPE|ENTITY|ELEMENT|ATTLIST|NOTATION)", re.IGNORECASE)
 _ENCODING = re.compile(r"<\?xml\s[^>]*?\sencoding\s*=\s*[\"']([^\"']*)[\"']")
-_STRAY_AMPERSAND = re.compile("&(?!(?:amp|lt|gt|quot|apos|#0*+[0-9]{1,7}|#x0*+[0-9A-Fa-f]{1,6});)")
-_CHARACTER_REFERENCE = re.compile("&#(?:x0*+([0-9A-Fa-f]{1,6})|0*+([0-9]{1,7}));")
+_STRAY_AMPERSAND = re.compile("&(?!(?:amp|lt|gt|quot|apos|#[0-9]{1,10}|#x[0-9A-Fa-f]{1,8});)")
+_CHARACTER_REFERENCE = re.compile("&#(?:x([0-9A-Fa-f]{1,8})|([0-9]{1,10}));")
 _FENCE = re.compile("```[^\n`]*")
 
 _REPLACEMENT: Final = "\ufffd"
@@ -77,6 +78,8 @@ class AlmostXml:
         self._counts: Counter[str] = Counter()
         self._open: list[str] = []
         self._elements = 0
+        self._others = 0
+        self._is_leaf = False  # the innermost open element has no children so far
         self._root: list[str] = []
         self._dropped: list[str] = []
         self.roots: list[str] = []
@@ -105,16 +108,19 @@ class AlmostXml:
             return self._start(tag)
         if tag := _END_TAG.match(text, position):
             return self._end(tag)
+        self._others += 1
+        if self._others > self._bounds.max_elements:
+            raise ValidationError(f"more than max_elements, {self._bounds.max_elements}, comments or stray '<'")
         for start, end in (("<!--", "-->"), ("<![CDATA[", "]]>"), ("<?", "?>")):
             if text.startswith(start, position):
                 return self._copy_through(start, end, position)
         if _DECLARATION.match(text, position):
             raise ValidationError("a document type declaration is not allowed")
+        if (_END_TAG_LIKE if self._open else _TAG_LIKE).match(text, position):
+            raise ValidationError(f"a malformed or unfinished tag: {text[position : position + 40]!r}")
         if self._open:
             self._counts["stray '<' escaped"] += 1
             self._root.append("&lt;")
-        elif _TAG_LIKE.match(text, position):
-            raise ValidationError(f"a malformed or unfinished tag: {text[position : position + 40]!r}")
         else:
             self._dropped.append("<")
         return position + 1
@@ -127,6 +133,7 @@ class AlmostXml:
         if len(self._open) >= self._bounds.max_element_depth:
             raise ValidationError(f"the message exceeds max_element_depth, {self._bounds.max_element_depth}")
         self._root.append(f"<{name}{self._mend_references(attributes)}{slash}>")
+        self._is_leaf = not slash
         if not slash:
             self._open.append(name)
         self._finish_root()
@@ -134,13 +141,15 @@ class AlmostXml:
 
     def _end(self, tag: re.Match[str]) -> int:
         name = tag[1]
-        if self._open[-2:-1] == [name] and self._open[-1] != name:
+        if self._is_leaf and self._open[-2:-1] == [name] and self._open[-1] != name:
+            # With children it would be a guess which of them are its own, and which its siblings.
             unclosed = self._open.pop()
             self._counts[f"unclosed <{unclosed[:80]}> closed"] += 1
             self._root.append(f"</{unclosed}>")
         if self._open[-1:] != [name]:
             raise ValidationError(f"the end tag </{name[:80]}> closes nothing")
         self._open.pop()
+        self._is_leaf = False
         self._root.append(tag[0])
         self._finish_root()
         return tag.end()
@@ -161,9 +170,15 @@ class AlmostXml:
             self._root.append(text[position:stop])
         elif start == "<![CDATA[":
             self._dropped.append(text[position:stop])
-        elif (declared := _ENCODING.match(text, position, stop)) and declared[1].lower() not in ("utf-8", "utf8"):
-            raise ValidationError(f"not UTF-8: declares {declared[1][:40]!r}")
+        else:
+            self._drop_instruction(position, stop)
         return stop
+
+    def _drop_instruction(self, position: int, stop: int) -> None:
+        declared = _ENCODING.match(self._text, position, stop)
+        if declared and declared[1].lower() not in ("utf-8", "utf8"):
+            raise ValidationError(f"not UTF-8: declares {declared[1][:40]!r}")
+        self._counts["comment or instruction around the XML removed"] += 1
 
     def _put_text(self, text: str) -> None:
         if not text:

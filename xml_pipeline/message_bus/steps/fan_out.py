@@ -82,14 +82,15 @@ def _require_at_most(limit: int, payloads: int) -> None:
 
 
 def _sibling(state: MessageState, payload: _Element) -> MessageState:
-    return MessageState(
+    sibling = MessageState(
         envelope_tree=state.envelope_tree,
         payload_tree=payload,
         thread_id=state.thread_id,
         from_id=state.from_id,
         to_id=state.to_id,
         metadata=dict(state.metadata),
-        wire=state.wire,
-        origin=state.origin,
-        repairs=state.repairs,
     )
+    sibling.wire = state.wire
+    sibling.origin = state.origin
+    sibling.repairs = state.repairs
+    return sibling

@@ -18,7 +18,7 @@ import inspect
 import logging
 from typing import TYPE_CHECKING, cast
 
-from xml_pipeline.errors import PipelineError, ValidationError
+from xml_pipeline.errors import HandlerError, PipelineError, ValidationError
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -48,7 +48,7 @@ def run_step(function: Step, state: MessageState) -> MessageState:
     if state.error is not None:
         return state
     try:
-        return function(state)
+        return _checked(function(state), state, function)
     except Exception as error:
         return record_failure(state, error, _name(function))
 
@@ -68,7 +68,9 @@ def lift(function: Step) -> BatchStep:
         for index, state in enumerate(batch):
             if state.error is None:
                 try:
-                    batch[index] = function(state)
+                    result = function(state)
+                    if result is not state:
+                        batch[index] = _checked(result, state, function)
                 except Exception as error:
                     record_failure(state, error, name)
         return batch
@@ -108,6 +110,13 @@ def wrap_step(function: Step | AsyncStep) -> AsyncStep:
     return step(cast("Step", function))
 
 
+def _checked(result: object, state: MessageState, function: Step) -> MessageState:
+    """What a step returned, if it is a message; for one that returns another object, a copy, it must be complete."""
+    if isinstance(result, type(state)):
+        return result
+    raise HandlerError(f"step {_name(function)!r} returned {type(result).__name__} instead of the message")
+
+
 def _name(function: Callable[..., object]) -> str:
     while isinstance(function, functools.partial):
         function = function.func
@@ -115,6 +124,17 @@ def _name(function: Callable[..., object]) -> str:
 
 
 def record_failure(state: MessageState, error: Exception, name: str) -> MessageState:
+    """Turn an exception into a message's outcome; the first one of a message wins.
+
+    Args:
+        state: the message.
+        error: a `PipelineError` is kept, with ``step`` filled in; any other becomes a `ValidationError` and is logged.
+            It loses its tracebacks.
+        name: the step that raised it.
+
+    Returns:
+        ``state``.
+    """
     if isinstance(error, PipelineError):
         failure = error
         failure.step = failure.step or name

@@ -13,6 +13,7 @@ import uuid
 from typing import TYPE_CHECKING
 
 from xml_pipeline.errors import ValidationError
+from xml_pipeline.message_bus.message_state import Origin
 from xml_pipeline.message_bus.steps.step import step
 
 if TYPE_CHECKING:
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
 __all__ = ["assign_thread", "is_thread_id", "thread_assignment_step"]
 
+_INTERNAL = Origin.INTERNAL
 _THREAD_ID = re.compile("[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}")
 
 
@@ -34,6 +36,8 @@ def assign_thread(state: MessageState) -> MessageState:
     Raises:
         ValidationError: the id is not a canonical version-4 UUID. A note is added to ``metadata["diagnostics"]``.
     """
+    if state.origin is _INTERNAL:
+        return state  # the pump's own id, and the envelope was compared with it
     thread = state.thread_id
     if thread is None:
         state.thread_id = str(uuid.uuid4())

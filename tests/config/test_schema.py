@@ -1,0 +1,178 @@
+"""The JSON Schema, held against the loader: both must accept the same files, as far as a schema can see."""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any
+
+import pytest
+
+from xml_pipeline.config import ConfigLoader, InvalidConfiguration, organism_json_schema
+from xml_pipeline.config.yaml_source import read_yaml
+
+SCHEMA = organism_json_schema()
+TYPES: dict[str, Any] = {
+    "object": dict,
+    "array": list,
+    "string": str,
+    "boolean": bool,
+    "null": type(None),
+}
+KNOWN = {
+    *("type", "properties", "required", "additionalProperties", "items", "anyOf", "allOf", "enum", "const", "pattern"),
+    *("minimum", "maximum", "exclusiveMinimum", "minLength", "minItems", "uniqueItems", "$ref", "$defs", "$schema"),
+    *("title", "description", "default"),
+}
+
+
+def has_type(value: Any, name: str) -> bool:
+    if name == "integer":
+        return isinstance(value, int) and not isinstance(value, bool)
+    if name == "number":
+        return isinstance(value, int | float) and not isinstance(value, bool)
+    return bool(isinstance(value, TYPES[name]))
+
+
+def fits(value: Any, schema: dict[str, Any]) -> bool:
+    """Whether ``value`` fits ``schema``, for the part of JSON Schema that is used here."""
+    assert set(schema) <= KNOWN, set(schema) - KNOWN
+    if "$ref" in schema and not fits(value, SCHEMA["$defs"][schema["$ref"].removeprefix("#/$defs/")]):
+        return False
+    if "anyOf" in schema and not any(fits(value, option) for option in schema["anyOf"]):
+        return False
+    if not all(fits(value, part) for part in schema.get("allOf", [])):
+        return False
+    if "type" in schema and not has_type(value, schema["type"]):
+        return False
+    if ("enum" in schema and value not in schema["enum"]) or ("const" in schema and value != schema["const"]):
+        return False
+    if isinstance(value, str):
+        return len(value) >= schema.get("minLength", 0) and bool(re.search(schema.get("pattern", ""), value))
+    if isinstance(value, list):
+        return fits_list(value, schema)
+    if isinstance(value, dict):
+        return fits_object(value, schema)
+    return value is None or isinstance(value, bool) or in_range(value, schema)
+
+
+def fits_list(value: list[Any], schema: dict[str, Any]) -> bool:
+    if len(value) < schema.get("minItems", 0) or (schema.get("uniqueItems") and len(set(value)) < len(value)):
+        return False
+    return all(fits(item, schema.get("items", {})) for item in value)
+
+
+def fits_object(value: dict[str, Any], schema: dict[str, Any]) -> bool:
+    properties = schema.get("properties", {})
+    if not set(schema.get("required", [])) <= set(value):
+        return False
+    if schema.get("additionalProperties") is False and not set(value) <= set(properties):
+        return False
+    return all(fits(item, properties[key]) for key, item in value.items() if key in properties)
+
+
+def in_range(value: float, schema: dict[str, Any]) -> bool:
+    low, high, above = schema.get("minimum", value), schema.get("maximum", value), schema.get("exclusiveMinimum")
+    return bool(low <= value <= high and (above is None or value > above))
+
+
+MINIMAL = "organism: {name: a}\nlisteners: []\n"
+LISTENER = "{name: a, payload_class: a.B, handler: a.b, description: d"
+
+
+def with_listener(rest: str) -> str:
+    return f"organism: {{name: a}}\nlisteners: [{LISTENER}{rest}}}]\n"
+
+
+GOOD = [
+    MINIMAL,
+    "organism: {name: a}\n",
+    "organism: {name: a, port: 1, description: d, version: '2'}\n",
+    "organism: {name: a, port: '${PORT:-80}'}\n",
+    f"{MINIMAL}max_hops: 5\ntimeout: 0.5\nmax_conversation_seconds: null\nthread_idle_ttl: 0\nrate: 10/s\n",
+    f"{MINIMAL}max_hops: ${{A:-5}}\nmax_conversation_seconds: ${{A:-1.5}}\nrate: 2.5\n",
+    f"{MINIMAL}thread_scheduling: depth-first\nbackend: {{type: memory}}\nimport_roots: [app, lib.x]\n",
+    with_listener(""),
+    with_listener(", agent: true, peers: [], prompt: p, timeout: 5"),
+    with_listener(", peers: , broadcast: group, timeout_seconds: 5, concurrency: 2"),
+    with_listener(", rate: 100/min, ordered: false, cpu_bound: false, output_class: a.C, repair: lenient"),
+    with_listener(f", handler_sha256: '{'0a' * 32}', peers: [a, system.todo], broadcast: false"),
+    with_listener(", agent: '${AGENT:-true}', concurrency: null, rate: null").replace("a.B", "[a.B, 'a:C']"),
+]
+
+BAD = [
+    "{}\n",
+    "organism: {}\n",
+    "organism: {name: ''}\n",
+    "organism: {name: 5}\n",
+    "organism: {name: a, port: 0}\n",
+    "organism: {name: a, port: 65536}\n",
+    "organism: {name: a, port: '80'}\n",
+    "organism: {name: a, identity: key.pem}\n",
+    "organism: {name: a}\nlisteners:\n",
+    "organism: {name: a}\nlisteners: {}\n",
+    *(
+        f"{MINIMAL}{line}\n"
+        for line in (
+            *("max_hops: 0", "max_hops: 1.5", "max_hops: true", "max_hops: x", "max_hops: 1000000001", "max_hop: 1"),
+            *("timeout: 0", "timeout: -1", "timeout: null", "thread_idle_ttl: -1", "max_conversation_seconds: 0"),
+            *("rate: 0", "rate: fast", "rate: true", "thread_scheduling: deep", "backend: {type: redis}"),
+            *("backend: {redis_url: x}", "import_roots: app", "import_roots: ['']", "llm: {}", "oob: {}"),
+        )
+    ),
+    *(
+        with_listener(f", {pair}")
+        for pair in (
+            *("peerz: []", "peers: x", "peers: [5]", "peers: ['']", "agent: 1", "agent: yes", "broadcast: 5"),
+            *("broadcast: ''", "timeout: 0", "timeout: x", "concurrency: 0", "cpu_bound: true", "output_class: ''"),
+            *("repair: x", "handler_sha256: abc", "prompt: 5", "ordered: off", "rate: []", "trusted: true"),
+        )
+    ),
+    with_listener("").replace("a.B", "[]"),
+    with_listener("").replace("a.B", "[a.B, a.B]"),
+    with_listener("").replace("a.B", "5"),
+    with_listener("").replace("handler: a.b, ", ""),
+    with_listener("").replace("description: d", "description: ''"),
+    with_listener("").replace("description: d", "description: "),
+]
+
+
+@pytest.mark.parametrize("text", GOOD)
+def test_schema_and_loader_accept_good_files(text: str) -> None:
+    ConfigLoader.loads(text, environment={})
+    assert fits(read_yaml(text).data, SCHEMA)
+
+
+@pytest.mark.parametrize("text", BAD)
+def test_schema_and_loader_refuse_bad_files(text: str) -> None:
+    with pytest.raises(InvalidConfiguration):
+        ConfigLoader.loads(text, environment={})
+    assert not fits(read_yaml(text).data, SCHEMA)
+
+
+def test_it_is_json_of_the_right_dialect_and_a_new_copy_each_time() -> None:
+    assert json.loads(json.dumps(SCHEMA)) == SCHEMA
+    assert SCHEMA["$schema"] == "https://json-schema.org/draft/2020-12/schema"
+    assert organism_json_schema() is not organism_json_schema()
+
+
+def test_all_objects_are_closed_and_all_keys_described() -> None:
+    for section in (SCHEMA, *SCHEMA["$defs"].values()):
+        assert section["additionalProperties"] is False
+        for key, value in section["properties"].items():
+            assert value.get("description"), key
+
+
+def test_all_references_lead_somewhere() -> None:
+    for reference in re.findall(r'"\$ref": "([^"]*)"', json.dumps(SCHEMA)):
+        assert reference.removeprefix("#/$defs/") in SCHEMA["$defs"]
+
+
+def test_keys_are_those_of_the_file_and_defaults_are_told() -> None:
+    listener = SCHEMA["$defs"]["ListenerSection"]
+    assert listener["required"] == ["name", "payload_class", "handler", "description"]
+    assert {"agent", "peers", "timeout_seconds", "handler_sha256", "repair"} <= set(listener["properties"])
+    assert "payload_class_path" not in listener["properties"]
+    assert listener["properties"]["repair"]["enum"] == ["strict", "lenient"]
+    assert SCHEMA["properties"]["max_queue"]["default"] == 10_000
+    assert SCHEMA["required"] == ["organism"]

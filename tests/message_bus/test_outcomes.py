@@ -1,0 +1,592 @@
+"""How messages end: every way to fail is seen by whoever waits, as a typed error; and every message ends once."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+
+from xml_pipeline import HandlerMetadata, HandlerResponse, StreamPump
+from xml_pipeline.errors import (
+    ConversationCancelled,
+    DeadlineExceeded,
+    HandlerError,
+    HopLimitError,
+    NoAnswer,
+    PipelineError,
+    PumpStopped,
+    RoutingError,
+    ValidationError,
+    from_code,
+)
+from xml_pipeline.message_bus.message_state import SystemError
+
+from .helpers import PATIENCE, Ask, Gate, Note, Recorder, Reply, audited, calls, crash, echo, reached, text_of
+
+Handler = Callable[[Any, HandlerMetadata], Any]
+
+
+def returns(value: Any) -> Handler:
+    return Recorder(lambda payload, metadata: value)
+
+
+async def hang(payload: Any, metadata: HandlerMetadata) -> None:
+    await asyncio.Event().wait()
+
+
+async def cancel_itself(payload: Any, metadata: HandlerMetadata) -> None:
+    raise asyncio.CancelledError
+
+
+async def cancel_its_task(payload: Any, metadata: HandlerMetadata) -> None:
+    task = asyncio.current_task()
+    assert task is not None
+    task.cancel()
+    await asyncio.sleep(0)
+
+
+def impostor() -> Any:
+    """A payload named <Ask> whose content is not that of `Ask`."""
+
+    @dataclass
+    class Ask:
+        number: int = 1
+
+    return Ask()
+
+
+@dataclass
+class Case:
+    """One way to fail: what ``victim`` is and does, and what whoever called it is told."""
+
+    name: str
+    error: type[PipelineError]
+    cause: str
+    """Part of ``detail``."""
+    handler: Handler = echo
+    target: str = "victim"
+    payload: Any = field(default_factory=Ask)
+    options: dict[str, Any] = field(default_factory=dict)
+    limits: dict[str, Any] = field(default_factory=dict)
+
+    def pump(self) -> StreamPump:
+        pump = StreamPump(**self.limits)
+        pump.register("victim", self.handler, Ask, **self.options)
+        pump.register("vault", echo, Ask)
+        return pump
+
+
+CASES = [
+    Case("unknown target", RoutingError, "'nobody'", target="nobody"),
+    Case("misspelt target", RoutingError, "did you mean 'victim'", target="victm"),
+    Case("other case", RoutingError, "'Victim'", target="Victim"),
+    Case("wrong class", RoutingError, "does not accept <Note>", payload=Note("x")),
+    Case("wrong schema", ValidationError, "Number", payload=impostor()),
+    Case("malformed bytes", ValidationError, "", handler=returns(b"<Reply><Text>cut he")),
+    Case("bytes without an element", ValidationError, "", handler=returns(b"I am sorry, I cannot do that.")),
+    Case("crash", HandlerError, "RuntimeError: the secret of the handler", handler=crash),
+    Case("wrong return type", HandlerError, "returned int", handler=returns(7)),
+    Case("timeout", DeadlineExceeded, "'victim' did not finish in time", handler=hang, options={"timeout": 0.05}),
+    Case("CancelledError inside", HandlerError, "raised CancelledError", handler=cancel_itself),
+    Case("cancels its own task", HandlerError, "raised CancelledError", handler=cancel_its_task),
+    Case(
+        "peer violation",
+        RoutingError,
+        "'victim' may not call 'vault'",
+        handler=returns(HandlerResponse(Ask(), "vault")),
+        options={"peers": ["somebody else"]},
+    ),
+    Case(
+        "empty peers",
+        RoutingError,
+        "'victim' may not call 'vault'",
+        handler=returns(HandlerResponse(Ask(), "vault")),
+        options={"peers": []},
+    ),
+    Case(
+        "hop limit",
+        HopLimitError,
+        "max_hops=4",
+        handler=returns(HandlerResponse.call(Ask(), "victim")),
+        limits={"max_hops": 4},
+    ),
+    Case(
+        "turn limit",
+        HopLimitError,
+        "max_turns",
+        handler=returns(HandlerResponse(Ask(), "victim")),
+        limits={"max_turns": 4},
+    ),
+    Case(
+        "fan-out limit",
+        ValidationError,
+        "max_fan_out=3",
+        handler=returns([HandlerResponse(Ask(), "vault")] * 4),
+        limits={"max_fan_out": 3},
+    ),
+    Case(
+        "oversize answer",
+        ValidationError,
+        "max_message_bytes",
+        handler=returns(HandlerResponse.respond(Reply("x" * 3000))),
+        limits={"max_message_bytes": 2000},
+    ),
+    Case("oversize message", ValidationError, "max_message_bytes", payload=Ask("x" * 3000), limits={"max_message_bytes": 2000}),
+    Case("error as an answer", HandlerError, "answered with an error", handler=returns(HandlerResponse.respond(
+        SystemError("handler", "my own words", True)))),
+]  # fmt: skip
+
+each_case = pytest.mark.parametrize("case", CASES, ids=lambda case: case.name.replace(" ", "-"))
+
+
+@each_case
+async def test_an_external_requester_sees_it_as_a_typed_error(case: Case) -> None:
+    pump = case.pump()
+    async with audited(pump) as audit:
+        with pytest.raises(PipelineError) as caught:
+            await pump.request(case.target, case.payload, timeout=PATIENCE)
+        await audit.idle()
+        assert not pump.dead_letters.list()  # somebody was told
+    assert type(caught.value) is case.error
+    assert str(caught.value) == str(from_code(case.error.code))  # the same for every cause of the code
+    assert case.cause in caught.value.detail
+    assert "secret" not in str(caught.value)
+
+
+@each_case
+async def test_a_calling_agent_gets_it_as_a_payload(case: Case) -> None:
+    def decide(message: Any, metadata: HandlerMetadata) -> Any:
+        if isinstance(message, Note):
+            return HandlerResponse(case.payload, case.target, tag="my call")
+        return HandlerResponse.respond(Reply(text_of(message)))
+
+    pump = case.pump()
+    agent = Recorder(decide)
+    pump.register("agent", agent, Note, agent=True, peers=["victim", "nobody", "victm", "Victim"])
+    async with audited(pump) as audit:
+        assert await pump.request("agent", Note("go"), timeout=PATIENCE) == Reply(case.error.code)
+        await audit.idle()
+    (_, (error, metadata)) = agent.seen
+    public = from_code(case.error.code)
+    assert error == SystemError(public.code, str(public), public.retry_allowed)
+    assert (metadata.tag, metadata.from_id) == ("my call", "system")
+    assert any(case.cause in event.detail for event in audit.outcomes(code=case.error.code)) or not case.cause
+
+
+@each_case
+async def test_it_passes_a_tool_by_and_closes_it(case: Case) -> None:
+    """A tool that does not list SystemError: its own caller is told, with the tag of that caller's call."""
+
+    def relay(message: Any, metadata: HandlerMetadata) -> Any:
+        return HandlerResponse(case.payload, case.target, tag="inner")
+
+    pump = case.pump()
+    tool = Recorder(relay)
+    agent = calls("tool", payload=Note, tag="outer")
+    pump.register("agent", agent, Ask, agent=True, peers=["tool"])
+    pump.register("tool", tool, Note)
+    async with audited(pump) as audit:
+        assert await pump.request("agent", Ask("go"), timeout=PATIENCE) == Reply(case.error.code)
+        await audit.idle()
+    assert len(tool.seen) == 1
+    assert agent.metadata[1].tag == "outer"
+
+
+@each_case
+async def test_nobody_waiting_makes_it_one_dead_letter(case: Case) -> None:
+    pump = case.pump()
+    async with audited(pump) as audit:
+        if case.name == "oversize message":
+            with pytest.raises(ValidationError):
+                await pump.inject(case.target, case.payload)
+            return
+        thread = await pump.inject(case.target, case.payload, from_id="somebody")
+        await audit.idle()
+        (letter,) = pump.dead_letters.list()
+        assert (letter.code, letter.from_id, letter.conversation_id) == (case.error.code, "somebody", thread)
+        assert case.cause in letter.detail
+        assert letter.target == case.target
+        with pytest.raises(case.error):
+            await pump.wait(thread, timeout=PATIENCE)
+        assert audit.statuses(thread)[-1] == "error"
+
+
+async def test_malformed_bytes_from_outside_are_seen_by_whoever_waits() -> None:
+    pump = StreamPump()
+    pump.register("tool", echo, Ask)
+    async with audited(pump) as audit:
+        thread = await pump.inject(b"<message><meta>", None, "console")
+        with pytest.raises(ValidationError):
+            await pump.wait(thread, timeout=PATIENCE)
+        assert [event.code for event in audit.outcomes()] in ([], ["validation"])
+
+
+async def test_a_tool_that_lists_the_error_may_answer_all_the_same() -> None:
+    tool = calls("victim")
+    pump = StreamPump()
+    pump.register("tool", tool, (Ask, SystemError))
+    pump.register("victim", crash, Ask)
+    async with audited(pump):
+        assert await pump.request("tool", Ask("go")) == Reply("handler")
+
+
+async def test_an_error_passes_every_tool_on_its_way_to_the_outside() -> None:
+    pump = StreamPump()
+    for name, to in (("one", "two"), ("two", "three"), ("three", "victim")):
+        pump.register(name, calls(to), Ask)
+    pump.register("victim", crash, Ask)
+    async with audited(pump) as audit:
+        with pytest.raises(HandlerError) as caught:
+            await pump.request("one", Ask("go"))
+        await audit.idle()
+    assert "'victim' raised RuntimeError" in caught.value.detail
+    assert [event.outcome for event in audit.outcomes()] == ["forwarded"] * 3 + ["failed"]
+
+
+# --- an agent that fails while it is working on an answer ---------------------------------------------------------------
+
+LATER_FAILURES = [case for case in CASES if case.name in ("crash", "wrong return type", "timeout", "CancelledError inside")]
+
+
+@pytest.mark.parametrize("case", LATER_FAILURES, ids=lambda case: case.name.replace(" ", "-"))
+async def test_an_agents_failure_on_an_answer_closes_its_frame_and_reaches_its_caller(case: Case) -> None:
+    seen: list[Any] = []
+
+    async def agent(message: Any, metadata: HandlerMetadata) -> Any:
+        seen.append(message)
+        if isinstance(message, Ask):
+            return [HandlerResponse(Ask("1"), "tool"), HandlerResponse(Ask("2"), "slow")]
+        return await case.handler(message, metadata)
+
+    slow = Gate()
+    pump = StreamPump()
+    pump.register("agent", agent, Ask, agent=True, peers=["tool", "slow"], **case.options)
+    pump.register("tool", echo, Ask)
+    pump.register("slow", slow, Ask)
+    async with audited(pump) as audit:
+        with pytest.raises(case.error):
+            await pump.request("agent", Ask("go"), timeout=PATIENCE)
+        await audit.idle()
+    assert seen == [Ask("go"), Reply("1")]
+    assert slow.cancelled.is_set() or not slow.entered.is_set()
+
+
+async def test_one_turn_too_many_is_told_to_the_caller_once() -> None:
+    agent = Recorder(
+        lambda message, _: [HandlerResponse(Ask(str(n)), "tool") for n in range(6)] if isinstance(message, Ask) else None
+    )
+    boss = Recorder(lambda message, _: HandlerResponse(Ask("go"), "agent") if isinstance(message, Ask) else None)
+    pump = StreamPump(max_turns=3)
+    pump.register("boss", boss, Ask, agent=True, peers=["agent"])
+    pump.register("agent", agent, Ask, agent=True, peers=["tool"])
+    pump.register("tool", echo, Ask)
+    async with audited(pump) as audit:
+        await pump.inject("boss", Ask("go"))
+        await audit.idle()
+    assert len(agent.seen) == 3
+    assert [text_of(message) for message in boss.payloads[1:]] == ["hops"]
+
+
+# --- failures close frames --------------------------------------------------------------------------------------------
+
+
+async def test_a_failure_cancels_the_children_that_are_at_work_and_those_that_are_queued() -> None:
+    """The tool's frame is closed by an error that passes it by, while one child runs and another waits for it."""
+    slow = Gate(Reply("never"))
+    failing = Gate()
+
+    async def fail_when_told(payload: Ask, metadata: HandlerMetadata) -> Any:
+        await failing(payload, metadata)
+        raise RuntimeError("no")
+
+    pump = StreamPump()
+    tool = Recorder(
+        lambda ask, _: [
+            HandlerResponse(Ask("run"), "slow"),
+            HandlerResponse(Ask("wait"), "slow"),
+            HandlerResponse(Ask("fail"), "failing"),
+        ]
+    )
+    pump.register("tool", tool, Ask)
+    pump.register("slow", slow, Ask, concurrency=1)
+    pump.register("failing", fail_when_told, Ask)
+    async with audited(pump) as audit:
+        request = asyncio.create_task(pump.request("tool", Ask("go")))
+        await reached(slow.entered)
+        await reached(failing.entered)
+        failing.opened.set()
+        with pytest.raises(HandlerError):
+            await request
+        await audit.idle()
+        await reached(slow.cancelled)
+    assert [event.outcome for event in audit.outcomes(to_id="slow")] == ["cancelled", "cancelled"]
+
+
+async def test_an_error_leaves_the_agent_and_its_other_calls_alone() -> None:
+    slow = Gate(Reply("in the end"))
+
+    def decide(message: Any, metadata: HandlerMetadata) -> Any:
+        if isinstance(message, Ask):
+            return [HandlerResponse(Ask("x"), "victim"), HandlerResponse(Ask("x"), "slow")]
+        if isinstance(message, SystemError):
+            slow.opened.set()
+            return None
+        return HandlerResponse.respond(Reply(message.text))
+
+    pump = StreamPump()
+    pump.register("agent", Recorder(decide), Ask, agent=True, peers=["victim", "slow"])
+    pump.register("victim", crash, Ask)
+    pump.register("slow", slow, Ask)
+    async with audited(pump):
+        assert await pump.request("agent", Ask("go")) == Reply("in the end")
+
+
+async def test_the_deadline_of_a_conversation_takes_its_whole_subtree() -> None:
+    slow = Gate()
+    pump = StreamPump(max_conversation_seconds=0.1)
+    pump.register("agent", calls("tool"), Ask, agent=True, peers=["tool"])
+    pump.register("tool", calls("slow"), Ask)
+    pump.register("slow", slow, Ask)
+    async with audited(pump) as audit:
+        with pytest.raises(DeadlineExceeded) as caught:
+            await pump.request("agent", Ask("go"), timeout=PATIENCE)
+        await audit.idle()
+        await reached(slow.cancelled)
+        assert "longer than 0.1 s" in caught.value.detail
+        assert pump.statistics().open_frames == 1
+
+
+async def test_a_handler_that_ignores_its_time_is_told_of_at_once_and_its_late_result_is_dropped() -> None:
+    release = asyncio.Event()
+
+    async def stubborn(payload: Ask, metadata: HandlerMetadata) -> HandlerResponse:
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            await release.wait()
+        return HandlerResponse.respond(Reply("too late"))
+
+    pump = StreamPump()
+    pump.register("stubborn", stubborn, Ask, timeout=0.05)
+    async with audited(pump) as audit:
+        with pytest.raises(DeadlineExceeded):
+            await pump.request("stubborn", Ask("go"))
+        release.set()
+        await audit.idle()
+    assert pump.statistics().late_results == 1
+    assert [event.outcome for event in audit.outcomes()] == ["failed"]
+
+
+async def test_the_pump_goes_on_after_every_failure() -> None:
+    pump = StreamPump(max_concurrent_handlers=1)
+    pump.register("echo", echo, Ask)
+    pump.register("crash", crash, Ask)
+    pump.register("cancel", cancel_itself, Ask)
+    pump.register("task", cancel_its_task, Ask)
+    pump.register("hang", hang, Ask, timeout=0.02)
+    async with audited(pump):
+        for name in ("crash", "cancel", "task", "hang"):
+            for _ in range(3):
+                with pytest.raises(PipelineError):
+                    await pump.request(name, Ask("go"))
+            assert await pump.request("echo", Ask(name)) == Reply(name)
+
+
+# --- shutdown ---------------------------------------------------------------------------------------------------------
+
+
+async def test_shutdown_is_seen_by_who_waits_for_a_running_and_for_a_queued_message() -> None:
+    gate = Gate()
+    pump = StreamPump()
+    pump.register("slow", gate, Ask, concurrency=1)
+    async with audited(pump, drains=False) as audit:
+        running = asyncio.create_task(pump.request("slow", Ask("running")))
+        await reached(gate.entered)
+        queued = [asyncio.create_task(pump.request("slow", Ask(str(n)))) for n in range(200)]
+        while pump.statistics().accepted < 202:
+            await asyncio.sleep(0)
+        report = await pump.shutdown(0.0)
+        for task in (running, *queued):
+            with pytest.raises(PumpStopped):
+                await task
+    assert (report.drained, report.cancelled) == (False, 201)
+    assert {event.outcome for event in audit.outcomes()} == {"cancelled"}
+    assert gate.cancelled.is_set()
+
+
+async def test_shutdown_reaches_who_waits_for_an_agent_that_waits_for_a_tool() -> None:
+    gate = Gate()
+    agent = calls("slow")
+    pump = StreamPump()
+    pump.register("agent", agent, Ask, agent=True, peers=["slow"])
+    pump.register("slow", gate, Ask, concurrency=1)
+    async with audited(pump, drains=False) as audit:
+        requests = [asyncio.create_task(pump.request("agent", Ask(str(n)))) for n in range(2)]
+        await reached(gate.entered)
+        await agent.called(2)
+        await pump.shutdown(0.0)
+        for task in requests:
+            with pytest.raises(ConversationCancelled) as caught:
+                await task
+            assert "stopped" in caught.value.detail
+    assert len(agent.seen) == 2
+    assert [event.outcome for event in audit.outcomes(to_id="slow")] == ["cancelled", "cancelled"]
+
+
+async def test_after_shutdown_everything_is_refused() -> None:
+    pump = StreamPump()
+    pump.register("echo", echo, Ask)
+    async with audited(pump):
+        pass
+    with pytest.raises(PumpStopped):
+        await pump.inject("echo", Ask("x"))
+    with pytest.raises(PumpStopped):
+        await pump.request("echo", Ask("x"))
+
+
+# --- books ------------------------------------------------------------------------------------------------------------
+
+
+async def test_every_kind_of_outcome_is_counted_once() -> None:
+    slow = Gate()
+    late = Gate(Reply("late"))
+    pump = StreamPump()
+    pump.register("echo", echo, Ask)
+    pump.register("quiet", Recorder(), Ask)
+    pump.register("relay", calls("echo"), Ask)
+    pump.register("crash", crash, Ask)
+    pump.register("slow", slow, Ask)
+    pump.register("late", late, Ask)
+    pump.register("hasty", returns([HandlerResponse(Ask(), "late"), HandlerResponse.respond(Reply("now"))]), Ask)
+    async with audited(pump) as audit:
+        await pump.request("relay", Ask("x"))
+        with pytest.raises(NoAnswer):
+            await pump.request("quiet", Ask("x"))
+        with pytest.raises(HandlerError):
+            await pump.request("crash", Ask("x"))
+        await pump.inject("crash", Ask("x"))
+        thread = await pump.inject("slow", Ask("x"))
+        await reached(slow.entered)
+        assert pump.cancel(thread)
+        await pump.request("hasty", Ask("x"))
+        late.opened.set()
+        await audit.idle()
+        boot = {"handled": 1}
+        expected = {
+            "forwarded": 2,  # relay, hasty
+            "answered": 3,  # echo, late, hasty
+            "handled": 3,  # quiet, and the delivery of relay's and hasty's answers
+            "failed": 1,
+            "dead-lettered": 1,
+            "cancelled": 1,
+            "expired": 1,  # the answer of late
+        }
+        counted = pump.statistics().outcomes
+        assert {key: counted.get(key, 0) - boot.get(key, 0) for key in counted} | {} == {
+            **expected,
+            # a turn that both calls and answers counts as answered
+            "forwarded": 1,
+        }
+
+
+async def test_outcomes_tell_who_what_and_why() -> None:
+    pump = StreamPump()
+    pump.register("crash", crash, Ask)
+    async with audited(pump) as audit:
+        thread = await pump.inject("crash", Ask("x"), from_id="console")
+        await audit.idle()
+        (event,) = audit.outcomes()
+        (letter,) = pump.dead_letters.list()
+    assert (event.outcome, event.from_id, event.to_id, event.payload_type) == ("dead-lettered", "console", "crash", "Ask")
+    assert (event.code, event.thread_id, event.conversation_id) == ("handler", thread, thread)
+    assert event.dead_letter_id == letter.id
+    assert "RuntimeError" in event.detail
+
+
+async def test_the_text_of_an_error_tells_nothing_about_the_inside() -> None:
+    """Peer violation, unknown target and wrong class cannot be told apart by who is told; only ``detail`` tells."""
+    texts, details = set(), set()
+    for case in CASES:
+        if case.error is RoutingError:
+            pump = case.pump()
+            async with audited(pump):
+                with pytest.raises(RoutingError) as caught:
+                    await pump.request(case.target, case.payload)
+            texts.add(str(caught.value))
+            details.add(caught.value.detail)
+    assert len(texts) == 1
+    assert len(details) > 3
+
+
+# --- dead letters -----------------------------------------------------------------------------------------------------
+
+
+async def test_a_dead_letter_can_be_retried_once_its_target_exists() -> None:
+    pump = StreamPump()
+    late = Recorder()
+    async with audited(pump) as audit:
+        await pump.inject("late", Ask("keep me"), from_id="console")
+        await audit.idle()
+        (letter,) = pump.dead_letters.list()
+        assert pump.dead_letters.get(letter.id) is letter
+        pump.register("late", late, Ask)
+        thread = await pump.dead_letters.retry(letter.id)
+        await audit.idle()
+        assert late.payloads == [Ask("keep me")]
+        assert late.metadata[0].from_id == "console"
+        assert late.metadata[0].conversation_id == thread != letter.conversation_id
+        assert len(pump.dead_letters) == 0
+
+
+async def test_a_dead_letter_of_a_finished_envelope_goes_to_the_same_target_when_retried() -> None:
+    raw = (
+        b'<message xmlns="https://xml-pipeline.org/ns/envelope/v1"><meta><from>console</from><to>late</to>'
+        b"<thread>0b1d3c7e-6f0a-4f3b-9d0e-1c2b3a4d5e6f</thread></meta>"
+        b'<Ask xmlns=""><Text>keep me</Text></Ask></message>'
+    )
+    pump = StreamPump()
+    late = Recorder()
+    async with audited(pump) as audit:
+        await pump.inject(raw, None, "console")
+        await audit.idle()
+        (letter,) = pump.dead_letters.list()
+        assert letter.target == "late"
+        pump.register("late", late, Ask)
+        await pump.dead_letters.retry(letter.id)
+        await audit.idle()
+        assert late.payloads == [Ask("keep me")]
+
+
+async def test_a_retry_that_fails_again_is_a_new_letter_that_counts_its_attempts() -> None:
+    pump = StreamPump()
+    pump.register("crash", crash, Ask)
+    async with audited(pump) as audit:
+        await pump.inject("crash", Ask("x"))
+        await audit.idle()
+        (first,) = pump.dead_letters.list()
+        await pump.dead_letters.retry(first.id)
+        await audit.idle()
+        (second,) = pump.dead_letters.list()
+        assert (first.attempts, second.attempts) == (0, 1)
+        assert first.id != second.id
+        with pytest.raises(KeyError):
+            pump.dead_letters.get(first.id)
+        assert pump.dead_letters.clear() == 1
+        assert not pump.dead_letters.list()
+
+
+async def test_cancelled_messages_are_no_dead_letters() -> None:
+    gate = Gate()
+    pump = StreamPump()
+    pump.register("slow", gate, Ask)
+    async with audited(pump) as audit:
+        thread = await pump.inject("slow", Ask("x"))
+        await reached(gate.entered)
+        assert pump.cancel(thread)
+        assert not pump.cancel(thread)
+        await audit.idle()
+        assert not pump.dead_letters.list()
+        assert audit.statuses(thread) == ["created", "active", "killed"]
