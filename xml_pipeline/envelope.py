@@ -276,7 +276,7 @@ def extract_payload(envelope: _Element) -> _Element | None:
     return None
 
 
-def read_request(root: _Element) -> tuple[str | None, list[_Element]]:
+def read_request(root: _Element) -> tuple[str | None, list[bytes]]:
     """What a ``message`` element in model output asks for: its ``to`` and its payloads. All else in it is ignored.
 
     A model may leave the envelope's namespace out, and ``from`` and ``thread`` too: those are not its to decide.
@@ -285,8 +285,8 @@ def read_request(root: _Element) -> tuple[str | None, list[_Element]]:
         root: an element named ``message``, in the envelope's namespace or in none.
 
     Returns:
-        ``(to, payloads)``: the name in ``to`` exactly as written, ``None`` when it is missing or empty; every child
-        element but ``meta``.
+        ``(to, payloads)``: the name in ``to`` exactly as written, ``None`` when it is missing or empty; the exclusive
+        canonical bytes of each payload.
 
     Raises:
         ValidationError: the root is no ``message``, there is more than one ``meta`` or ``to``, or ``to`` holds
@@ -300,7 +300,8 @@ def read_request(root: _Element) -> tuple[str | None, list[_Element]]:
     if len(metas) > 1 or len(names) > 1:
         raise ValidationError("more than one <meta> or <to>")
     to = _whole_text(names[0]) if names else None
-    return to or None, [child for child in root if isinstance(child.tag, str) and child not in metas]
+    payloads = [child for child in root if isinstance(child.tag, str) and child not in metas]
+    return to or None, [canonical_bytes(payload) for payload in payloads]
 
 
 def payload_bytes(wire: bytes, root: _Element) -> bytes:

@@ -47,7 +47,7 @@ class PipelineError(Exception):
     """Root of the tree.
 
     Args:
-        detail: what happened, where, and what to do, for the operator and the in-process caller. Never sent to handlers.
+        detail: what happened, where, and what to do, for the operator and the in-process caller; never for handlers.
         step: the pipeline step or component that found it, for logs and dead letters.
         target: the listener concerned, if one is known.
     """

@@ -134,6 +134,11 @@ def test_a_module_of_another_organism_is_refused(organism: Organism, tmp_path: P
     assert Importer(directory=organism.directory).resolve("imp.other.value") == 5
 
 
+def test_our_own_package_may_stand_beside_an_organism_too(organism: Organism) -> None:
+    organism.module("xml_pipeline.copy", "")
+    assert Importer(directory=organism.directory).resolve("xml_pipeline.config.Importer") is Importer
+
+
 def test_a_finder_that_fails_finds_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(name: str) -> None:
         raise ValueError(name)

@@ -11,7 +11,7 @@ from typing import Any
 from xml_pipeline import HandlerMetadata, HandlerResponse, StreamPump
 from xml_pipeline.message_bus.events import OutcomeEvent, PumpEvent, ThreadEvent
 
-PATIENCE = 10.0
+PATIENCE = 8.0
 """Seconds after which a test gives up waiting. Nothing is supposed to take that long; a busy machine may."""
 
 

@@ -173,7 +173,8 @@ async def test_a_calling_agent_gets_it_as_a_payload(case: Case) -> None:
     public = from_code(case.error.code)
     assert error == SystemError(public.code, str(public), public.retry_allowed)
     assert (metadata.tag, metadata.from_id) == ("my call", "system")
-    assert any(case.cause in event.detail for event in audit.outcomes(code=case.error.code)) or not case.cause
+    if case.name != "error as an answer":  # that was delivered like any other answer
+        assert any(case.cause in event.detail for event in audit.outcomes(code=case.error.code))
 
 
 @each_case
@@ -474,21 +475,14 @@ async def test_every_kind_of_outcome_is_counted_once() -> None:
         await pump.request("hasty", Ask("x"))
         late.opened.set()
         await audit.idle()
-        boot = {"handled": 1}
-        expected = {
-            "forwarded": 2,  # relay, hasty
-            "answered": 3,  # echo, late, hasty
-            "handled": 3,  # quiet, and the delivery of relay's and hasty's answers
+        assert pump.statistics().outcomes == {
+            "handled": 1 + 3,  # boot; quiet, and the delivery of the answers to relay's and hasty's requests
+            "forwarded": 1,  # relay; hasty, which called and answered in one turn, counts as answered
+            "answered": 3,  # echo, hasty, late
             "failed": 1,
             "dead-lettered": 1,
             "cancelled": 1,
-            "expired": 1,  # the answer of late
-        }
-        counted = pump.statistics().outcomes
-        assert {key: counted.get(key, 0) - boot.get(key, 0) for key in counted} | {} == {
-            **expected,
-            # a turn that both calls and answers counts as answered
-            "forwarded": 1,
+            "expired": 1,  # late's answer
         }
 
 

@@ -113,8 +113,13 @@ class Named(StrEnum):
 @pytest.mark.parametrize("value", [None, 1, b"x", Named.A, ["x"]])
 def test_str_is_exactly_str(value: Any) -> None:
     for write in (codec_of(Text).encode, codec_of(Text).encode_payload, codec_of(Text).to_json):
-        with pytest.raises(EncodeError, match=r"^Text.value: found .*, expected text$"):
+        with pytest.raises(EncodeError, match=r"^Text.value: found .*, expected text(; convert it with str\(\))?$"):
             write(Text(value))
+
+
+def test_a_subclass_of_str_is_refused_with_a_way_out() -> None:
+    with pytest.raises(EncodeError, match=r"found <Named.A: 'a'> \(Named\), expected text; convert it with str\(\)$"):
+        codec_of(Text).encode(Text(Named.A))
 
 
 @pytest.mark.parametrize("number", [0, 1, -1, 10**17, 10**18 - 1, 10**18, -(10**18), 10**400])
@@ -139,7 +144,9 @@ class Rank(IntEnum):
 @pytest.mark.parametrize("value", [True, 1.0, "1", None, Rank.FIRST])
 def test_int_is_exactly_int(value: Any) -> None:
     for write in (codec_of(Whole).encode, codec_of(Whole).to_json):
-        with pytest.raises(EncodeError, match=r"^Whole.value: found .*, expected a whole number$"):
+        with pytest.raises(
+            EncodeError, match=r"^Whole.value: found .*, expected a whole number(; convert it with int\(\))?$"
+        ):
             write(Whole(value))
 
 

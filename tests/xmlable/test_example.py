@@ -106,4 +106,8 @@ def test_a_template_says_what_belongs_where() -> None:
         '<Part xmlns:xsi="http://www.w3.org/2001/XMLSchema-instance" xsi:noNamespaceSchemaLocation="parts.xsd">\n'
         "  <Name><!-- such as text --></Name>\n</Part>"
     )
+    assert (
+        "<T>\n    <Name><!-- such as text --></Name>\n  </T>"
+        in etree.tostring(codec_of(Everything).template()).decode()
+    )
     assert "<Z><!-- may stay empty --></Z>" in etree.tostring(codec_of(Everything).template()).decode()

@@ -291,7 +291,7 @@ def test_required_and_default() -> None:
         "b": (False, 1, False),
         "c": (False, NO_DEFAULT, False),
         "d": (False, None, True),
-        "e": (False, None, False),
+        "e": (False, None, True),
     }
     assert accepts(codec_of(Defaults), "<Defaults><A>1</A></Defaults>")
     assert not accepts(codec_of(Defaults), "<Defaults></Defaults>")

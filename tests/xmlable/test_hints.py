@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from datetime import date
+from types import FunctionType
 from typing import Any, List, Optional  # noqa: UP035
 
 import pydantic
@@ -178,3 +179,24 @@ def test_only_the_wanted_hints_are_evaluated() -> None:
     assert hints_of(Some, ["a"]) == {"a": int}
     with pytest.raises(NameError):
         hints_of(Some, ["a", "b"])
+
+
+def test_a_function_of_the_same_name_in_another_module_is_another_scope() -> None:
+    def scope() -> Any:
+        @xmlify
+        @dataclass
+        class Waiting:
+            value: Elsewhere  # type: ignore[name-defined]  # noqa: F821
+
+        return Waiting
+
+    def stranger(cls: Any) -> None:
+        Elsewhere = int  # noqa: N806, F841
+        codec_of(cls).xsd()
+
+    waiting = scope()
+    stranger.__code__ = stranger.__code__.replace(co_qualname=scope.__qualname__)
+    stranger(waiting)  # same module: the name is taken for the scope's own
+    foreign = FunctionType(stranger.__code__, {"__name__": "another", "codec_of": codec_of})
+    with pytest.raises(XError, match="Elsewhere"):
+        foreign(scope())

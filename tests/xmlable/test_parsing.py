@@ -7,7 +7,7 @@ import pytest
 from lxml import etree, objectify
 
 from third_party.xmlable import DecodeError
-from third_party.xmlable.parsing import parsed, plain
+from third_party.xmlable.parsing import _parser, parsed, plain
 
 
 def test_comments_and_instructions_are_gone_and_text_is_whole() -> None:
@@ -24,13 +24,13 @@ def test_what_is_not_well_formed_is_refused(text: str) -> None:
         parsed(text)
 
 
-def test_other_encodings_than_utf_8_are_refused() -> None:
-    for data in ("<a>é</a>".encode("latin-1"), "<a/>".encode("utf-16"), b"<?xml version='1.0' encoding='utf-16'?><a/>"):
-        try:
-            root = parsed(data)
-        except DecodeError:
-            continue
-        assert etree.tostring(root) == b"<a/>"  # the declaration alone is passed over
+def test_other_encodings_than_utf_8_are_refused_declared_or_not() -> None:
+    declaration = '<?xml version="1.0" encoding="{}"?>'
+    for encoding in ("latin-1", "utf-16"):
+        for text in ("<a>é</a>", declaration.format(encoding) + "<a>é</a>"):
+            with pytest.raises(DecodeError):
+                parsed(text.encode(encoding))
+    assert parsed(declaration.format("latin-1") + "<a>é</a>").text == "é"  # a str has no encoding
 
 
 DOCTYPES = {
@@ -51,6 +51,14 @@ def test_a_doctype_is_refused(document: str, tmp_path: Path) -> None:
     with pytest.raises(DecodeError) as caught:
         parsed(document.replace("{file}", secret.as_uri()))
     assert "hunter2" not in str(caught.value)
+
+
+def test_an_entity_is_not_even_looked_at(tmp_path: Path) -> None:
+    secret = tmp_path / "secret"
+    secret.write_text("hunter2")
+    for value in ('"hunter2"', f'SYSTEM "{secret.as_uri()}"'):
+        root = etree.fromstring(f"<!DOCTYPE a [<!ENTITY e {value}>]><a>&e;</a>", _parser())
+        assert "hunter2" not in "".join(root.itertext(tag=etree.Element))
 
 
 @pytest.mark.parametrize("place", ["<a>{}</a>", "<a b='{}'/>"], ids=["text", "attribute"])

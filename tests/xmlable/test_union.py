@@ -94,6 +94,15 @@ def test_a_float_alternative_takes_whole_numbers_when_no_other_does() -> None:
     assert codec_of(Loose).encode(Loose(3)) == "<Loose><Value><Float>3.0</Float></Value></Loose>"
 
 
+@pytest.mark.parametrize("value", ["NaN", "INF", float("inf"), 1.5])
+def test_a_text_is_not_taken_for_the_number_that_json_lacks(value: float | str) -> None:
+    @dataclass
+    class Either:
+        value: float | str
+
+    survives(Either(value))
+
+
 @pytest.mark.parametrize("value", [None, 1.5, b"x", Cat(9)])
 def test_a_value_of_no_alternative_is_refused(value: Any) -> None:
     for write in (codec_of(Mixed).encode, codec_of(Mixed).to_json):

@@ -64,7 +64,8 @@ Strictness
     attributes, order and stray text. In turn it accepts some texts that the decoder refuses: years beyond 1-9999, dates
     with a zone, durations of a thousand million days, numbers of more than 4,300 digits, doubled set members and dict
     keys, what the class's own validation objects to, and, by a fault of libxml2, the double ``1e``. A fraction of a
-    second finer than a microsecond is cut.
+    second finer than a microsecond is cut. The JSON Schema says number for a float, since JSON has neither infinity nor
+    NaN; the three strings for them are read nevertheless.
 
 Layout
     `kind` says what a type must be able to do; `basics`, `moments`, `choices`, `series`, `mapping`, `union` and

@@ -19,7 +19,6 @@ from .errors import XError
 from .hints import enclosing_names, hints_of
 from .kind import Kind
 from .names import checked, pascal
-from .union import NOTHING
 
 __all__ = ["NO_DEFAULT", "Field", "fields_of", "init_only_fields", "is_model", "is_record"]
 
@@ -194,7 +193,7 @@ def _field(
         if not name.isidentifier() or keyword.iskeyword(name) or unicodedata.normalize("NFKC", name) != name:
             raise XError("it is no Python identifier in normal form")
         element = checked(str(extra.get("xml_name") or pascal(name)), of="its element")
-        absent_is_none = default is None and annotation not in (None, types.NoneType)
+        absent_is_none = default is None
         kind = kind_of(_without_none(annotation) if absent_is_none else annotation)
     except XError as error:
         error.at(f".{name}")
@@ -205,7 +204,7 @@ def _field(
         element=element,
         kind=kind,
         required=required,
-        absent_is_none=absent_is_none and kind is not NOTHING,
+        absent_is_none=absent_is_none,
         keyword_only=keyword_only,
         default=default,
         example=default if default is not None else NO_DEFAULT,

@@ -86,9 +86,13 @@ class Scalar(Kind):
             return type(value) is self.python
         return isinstance(value, self.python) and not isinstance(value, self.unless)
 
+    def _refused(self, value: Any) -> EncodeError:
+        hint = f"; convert it with {self.python.__name__}()" if isinstance(value, self.python) and self.exact else ""
+        return mismatch(EncodeError, value, self.expected + hint)
+
     def write(self, value: Any) -> str:
         if not self.accepts(value):
-            raise mismatch(EncodeError, value, self.expected)
+            raise self._refused(value)
         text = self.text(value)
         return escape(text) if self.free else text
 
@@ -97,7 +101,7 @@ class Scalar(Kind):
 
     def to_json(self, value: Any) -> Any:
         if not self.accepts(value):
-            raise mismatch(EncodeError, value, self.expected)
+            raise self._refused(value)
         return (self._json or self.text)(value)
 
     def from_json(self, data: Any) -> Any:

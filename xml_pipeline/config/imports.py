@@ -131,8 +131,8 @@ class Importer:
     def _refuse_namesake(self, name: str) -> None:
         top = name.partition(".")[0]
         loaded = getattr(sys.modules.get(top), "__file__", None)
-        if self._directory is None or not isinstance(loaded, str):
-            return
+        if self._directory is None or not isinstance(loaded, str) or top == __name__.partition(".")[0]:
+            return  # our own package is the same one wherever the organism stands, in a checkout of it for instance
         candidates = (self._directory / f"{top}.py", self._directory / top / "__init__.py")
         ours = next((file for file in candidates if file.is_file()), None)
         if ours is not None and not Path(loaded).resolve().is_relative_to(self._directory):

@@ -8,6 +8,7 @@ only when its handler can run, and a slow listener delays nobody else.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import contextvars
 import logging
 from collections import deque
@@ -46,6 +47,9 @@ if TYPE_CHECKING:
 __all__ = ["Dispatcher"]
 
 logger = logging.getLogger(__name__)
+
+_worker: contextvars.ContextVar[Worker | None] = contextvars.ContextVar("xml_pipeline_worker", default=None)
+"""The worker whose handler runs here, also in tasks that the handler started."""
 
 _BURST = 64
 """Handlers that one worker runs back to back, none of them suspending, before the event loop has its turn."""
@@ -179,7 +183,7 @@ class Dispatcher:
         if self._ready:
             return self._ready.popleft()
         ring = self._ring
-        while ring:
+        while ring and self._free > 0:
             lane = ring.popleft()
             lane.in_ring = False
             if not lane.waiting or lane.active >= lane.limit:
@@ -211,6 +215,8 @@ class Dispatcher:
         """The life of a worker."""
         burst = 0
         task = asyncio.current_task()
+        worker.context = self._context.copy()
+        worker.context.run(_worker.set, worker)
         while not (self.pool.closing or worker.abandoned):
             state = self._next()
             if state is None:
@@ -230,7 +236,7 @@ class Dispatcher:
     async def _turn(self, worker: Worker, state: MessageState) -> None:
         """One handler call, from its hooks to its message's outcome."""
         listener, frame = state.listener, state.frame
-        assert listener is not None and frame is not None  # noqa: S101, for the type checker: _enqueue checked
+        assert listener is not None and frame is not None  # for the type checker: _enqueue checked
         if state.window is not None:
             self._scheduler.started(state)
         turn = Turn(state, frame, listener)
@@ -286,7 +292,7 @@ class Dispatcher:
 
     async def _call(self, worker: Worker, turn: Turn, metadata: HandlerMetadata) -> None:
         listener = turn.listener
-        context = self._context.copy()
+        context = worker.context.copy()
         worker.is_ours = False
         produced: Any = listener.handler(turn.state.payload, metadata)
         if listener.streams:
@@ -355,7 +361,9 @@ class Dispatcher:
                 return None  # we cancelled it, and its message has had its outcome
             if self.pool.closing:
                 return ConversationCancelled("the pump stopped", step="dispatch", target=listener.name)
-            return HandlerError(f"handler of {listener.name!r} raised CancelledError", step="handler", target=listener.name)
+            return HandlerError(
+                f"handler of {listener.name!r} raised CancelledError", step="handler", target=listener.name
+            )
         if isinstance(exc, GeneratorExit | KeyboardInterrupt):
             raise exc
         logger.error("handler of %r failed", listener.name, exc_info=exc)
@@ -370,15 +378,13 @@ class Dispatcher:
         if state.outcome is not None:
             return  # its handler was cancelled, and that was told when it happened
         if failure is not None:
-            self._ledger.fail(state, failure)
+            self._ledger.fail_turn(state, frame, failure)
         elif frame.state is _CANCELLED:
             self._ledger.finish(state, Outcome.FAILED)
         else:
             if turn.answered or turn.delegated:
                 self._ledger.close(frame)
-            outcome = (
-                Outcome.ANSWERED if turn.answered else Outcome.FORWARDED if turn.forwarded else Outcome.HANDLED
-            )
+            outcome = Outcome.ANSWERED if turn.answered else Outcome.FORWARDED if turn.forwarded else Outcome.HANDLED
             if self._events.active:
                 self._emit_state(turn, "waiting" if frame.open_children and frame.state is _OPEN else "idle")
             self._ledger.finish(state, outcome)
@@ -388,6 +394,9 @@ class Dispatcher:
 
     def _leave(self, worker: Worker, state: MessageState, listener: Listener, frame: Frame) -> None:
         """Free the worker, the listener's slot and the frame."""
+        if worker.waits:
+            worker.waits = 0
+            self.reclaim(listener)
         worker.state = worker.turn = None
         worker.settling = False
         worker.deadline = NEVER
@@ -412,6 +421,28 @@ class Dispatcher:
         else:
             await self._hooks.fail(intents, failure.detail or str(failure))
 
+    # -- handlers that ask their own pump -------------------------------------------------------------------------
+
+    def lending(self) -> Waiting:
+        """A context in which the running handler gives its slots back, because it waits for its own pump.
+
+        Otherwise handlers that wait could hold all the slots that what they wait for needs.
+        """
+        return Waiting(self, _worker.get())
+
+    def lend(self, listener: Listener) -> None:
+        """Take back a waiting handler's slots, its own listener's included."""
+        self.pool.limit += 1
+        self._free_slot(listener)
+        if self._ready or self._ring:
+            self.pool.wake()
+
+    def reclaim(self, listener: Listener) -> None:
+        """Give them to it again. It runs on at once; nobody new starts until all are within their limits again."""
+        self.pool.limit -= 1
+        self._free -= 1
+        self.lane_of(listener).active += 1
+
     # -- deadlines and cancellation -----------------------------------------------------------------------------
 
     def _expire(self, worker: Worker) -> None:
@@ -422,7 +453,7 @@ class Dispatcher:
             f"handler of {turn.listener.name!r} did not finish in time", step="handler", target=turn.listener.name
         )
         self._stop(worker, turn, failure)
-        self._ledger.fail(turn.state, failure)
+        self._ledger.fail_turn(turn.state, turn.frame, failure)
 
     def cancel_running(self, wanted: Callable[[Frame], bool], failure: PipelineError) -> None:
         """Cancel the running handlers of the frames that ``wanted`` picks; their messages end as cancelled."""
@@ -454,9 +485,7 @@ class Dispatcher:
         self._free_slot(turn.listener)
         self.pool.wake()
 
-    def discard_waiting(
-        self, conversation: Conversation, wanted: Callable[[MessageState], bool]
-    ) -> list[MessageState]:
+    def discard_waiting(self, conversation: Conversation, wanted: Callable[[MessageState], bool]) -> list[MessageState]:
         """Remove a conversation's messages from the lanes."""
         removed = [state for state in self._ready if state.conversation is conversation and wanted(state)]
         for state in removed:
@@ -580,15 +609,39 @@ class Dispatcher:
         )
 
 
+class Waiting:
+    """See `Dispatcher.lending`. A handler may wait for several answers at once; its slots are given back once."""
+
+    __slots__ = ("_dispatcher", "_turn", "_worker")
+
+    def __init__(self, dispatcher: Dispatcher, worker: Worker | None) -> None:
+        self._dispatcher = dispatcher
+        known = worker is not None and worker in dispatcher.pool.workers
+        self._worker = worker if known else None
+        self._turn = worker.turn if worker is not None and known else None
+
+    def __enter__(self) -> None:
+        worker, turn = self._worker, self._turn
+        if worker is not None and turn is not None:
+            worker.waits += 1
+            if worker.waits == 1:
+                self._dispatcher.lend(turn.listener)
+
+    def __exit__(self, *exc: object) -> None:
+        worker, turn = self._worker, self._turn
+        if worker is not None and turn is not None and worker.turn is turn and worker.waits:
+            worker.waits -= 1
+            if not worker.waits:
+                self._dispatcher.reclaim(turn.listener)
+
+
 async def _absorb_cancellation(task: asyncio.Task[Any] | None) -> None:
     """A cancellation of one handler must not reach the next one of the same task.
 
     ``uncancel`` alone is not enough: before Python 3.13 it leaves a cancellation that was requested and not yet
     delivered, which the next handler would get at its first ``await``.
     """
-    try:
+    with contextlib.suppress(asyncio.CancelledError):
         await asyncio.sleep(0)
-    except asyncio.CancelledError:
-        pass
     while task is not None and task.cancelling():
         task.uncancel()

@@ -62,7 +62,7 @@ class TurnHook:
     """Base of the pump's own hooks; override what you need. What is not overridden costs nothing."""
 
     def before(self, state: MessageState, metadata: HandlerMetadata) -> None:
-        """Right before the handler is called; may change ``metadata``, or refuse the turn by raising a `PipelineError`."""
+        """Right before the handler is called. May change ``metadata``, or refuse the turn: raise a `PipelineError`."""
 
     def complete(self, conversation: Conversation) -> None:
         """The conversation is complete."""

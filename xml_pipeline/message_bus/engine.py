@@ -98,6 +98,7 @@ class Engine:
         self.ingress = Ingress(
             self._get_table, self.registry, self.mint, self.scheduler, self.ledger, self.events, limits
         )
+        self.ingress.waiting = self.dispatcher.lending
         self.sources = Sources(self.ingress, self.events, self.dead_letters)
         self.dead_letters.resend = self.ingress.resend
         self.registry.on_forget = self._forget

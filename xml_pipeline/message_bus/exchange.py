@@ -19,7 +19,20 @@ class Exchange:
     later `wait`, and an error is a dead letter.
     """
 
-    __slots__ = ("_error", "_future", "_queue", "_settled", "_value", "attempts", "from_id", "target", "thread_id", "wire")
+    __slots__ = (
+        "_deferred",
+        "_error",
+        "_future",
+        "_queue",
+        "_settled",
+        "_under_way",
+        "_value",
+        "attempts",
+        "from_id",
+        "target",
+        "thread_id",
+        "wire",
+    )
 
     def __init__(self, target: str, from_id: str, thread_id: str) -> None:
         self.target = target
@@ -27,6 +40,8 @@ class Exchange:
         self.thread_id = thread_id
         self.wire: bytes | None = None
         """The external message, for its dead letter; dropped when the conversation is complete."""
+        self._deferred: PipelineError | None = None
+        self._under_way = 0
         self.attempts = 0
         """How often it was retried as a dead letter."""
         self._value: Any = None
@@ -60,6 +75,31 @@ class Exchange:
         if self._future is not None and not self._future.done():
             self._future.set_result(payload)
         return Outcome.HANDLED
+
+    def sent(self) -> None:
+        """An answer is on its way to the outside."""
+        self._under_way += 1
+
+    def landed(self) -> None:
+        """An answer on its way has its outcome."""
+        self._under_way -= 1
+        deferred = self._deferred
+        if deferred is not None and not self._under_way:
+            self._deferred = None
+            self.fail(deferred)
+
+    def fail_in_turn(self, error: PipelineError) -> bool:
+        """Hand over an error behind the answers that are under way, so that it does not overtake them.
+
+        Returns:
+            Whether anybody gets it. Whoever waits for one answer gets the one that is under way instead.
+        """
+        if not self._under_way:
+            return self.fail(error)
+        if self._queue is None or self._error is not None:
+            return False
+        self._deferred = self._deferred or error
+        return True
 
     def fail(self, error: PipelineError) -> bool:
         """Hand over an error; returns whether anybody was waiting for it."""

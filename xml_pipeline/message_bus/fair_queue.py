@@ -71,9 +71,9 @@ class FairQueue(Generic[T]):
             line = lines.get(key)
             if line is None:
                 continue
-            items = line if type(line) is deque else (line,)
-            kept = [item for item in items if not wanted(item)]  # type: ignore[union-attr, arg-type]
-            removed += [item for item in items if wanted(item)]  # type: ignore[union-attr, arg-type]
+            items: list[T] = list(line) if isinstance(line, deque) else [line]
+            kept = [item for item in items if not wanted(item)]
+            removed += [item for item in items if wanted(item)]
             if not kept:
                 del lines[key]
             else:

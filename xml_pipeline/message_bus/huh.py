@@ -17,8 +17,7 @@ from __future__ import annotations
 import base64
 from typing import Final
 
-from lxml import etree
-
+from xml_pipeline.envelope import escape_text
 from xml_pipeline.errors import PipelineError, ValidationError
 
 __all__ = ["CORE_NAMESPACE", "MAX_ATTEMPT_BYTES", "huh"]
@@ -37,11 +36,10 @@ def huh(original: bytes, error: PipelineError | None = None) -> bytes:
         error: why it was refused; only its public text is used. Default: a `ValidationError`.
 
     Returns:
-        The element in UTF-8, without XML declaration.
+        The element, in its canonical form.
     """
-    root = etree.Element(f"{{{CORE_NAMESPACE}}}huh", nsmap={None: CORE_NAMESPACE})
-    public = (error or ValidationError()).public_message
-    etree.SubElement(root, f"{{{CORE_NAMESPACE}}}error").text = public
+    public = escape_text((error or ValidationError()).public_message)
     attempt = base64.b64encode(original[:MAX_ATTEMPT_BYTES]).decode()
-    etree.SubElement(root, f"{{{CORE_NAMESPACE}}}original-attempt").text = attempt
-    return etree.tostring(root, encoding="utf-8")
+    return (
+        f'<huh xmlns="{CORE_NAMESPACE}"><error>{public}</error><original-attempt>{attempt}</original-attempt></huh>'
+    ).encode()

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any
 
 from third_party.xmlable import EncodeError, XError, codec_of
@@ -38,6 +39,10 @@ __all__ = ["Admitted", "Ingress"]
 
 _MAX_GOOD_SENDERS = 10_000
 """Names of senders remembered as checked; beyond it they are checked anew."""
+
+
+_ENVELOPE_OVERHEAD = 512
+_SOME_THREAD_ID = "0" * 36
 
 
 class Admitted:
@@ -81,6 +86,8 @@ class Ingress:
         self._events = events
         self._limits = limits
         self._good_senders: set[str] = set()
+        self.waiting: Callable[[], AbstractContextManager[None]] = nullcontext
+        """What to enter while somebody waits for room, who may be one of the pump's own handlers."""
 
     async def admit(
         self,
@@ -100,15 +107,16 @@ class Ingress:
         text = self._payload_text(payload)
         queue = target or ""
         to_xml = escape_text(target) if target else None
+        from_xml = escape_text(from_id)
+        if 4 * (len(text) + len(from_xml) + len(to_xml or "")) + _ENVELOPE_OVERHEAD > self._limits.max_message_bytes:
+            # It may be too large. Before anything is begun: a refused message must leave no trace.
+            self._check_size(message_text(text, from_xml, to_xml, _SOME_THREAD_ID))
         await self._room(queue, wait)
         try:
             conversation = self._registry.begin(from_id, thread_id)
             exchange = Exchange(queue, from_id, conversation.id)
             frame = self._registry.open_root(conversation, queue, exchange)
-            wire = message_text(text, escape_text(from_id), to_xml, frame.id)
-            if len(wire) > self._limits.max_message_bytes:
-                self._registry.cleanup(frame.id)
-                self._check_size(wire)
+            wire = message_text(text, from_xml, to_xml, frame.id)
         except BaseException:
             self._scheduler.pass_on(queue)
             raise
@@ -119,7 +127,7 @@ class Ingress:
     async def admit_raw(
         self, raw: bytes, thread_id: str | None, from_id: str, *, wait: bool = True, stream: bool = False
     ) -> Admitted:
-        """Admit a finished envelope. Whether it agrees with ``thread_id`` and ``from_id`` is checked when it is read."""
+        """Admit a finished envelope. Whether it agrees with thread and sender is checked when it is read."""
         self._check_sender(from_id)
         self._check_size(raw)
         to, claimed = peek(raw)
@@ -189,7 +197,8 @@ class Ingress:
             conversation.deadline_timer = None
             if conversation.open and conversation.status is not ConversationStatus.KILLED:
                 self._ledger.cancel_conversation(
-                    conversation, DeadlineExceeded(f"the conversation took longer than {seconds} s", step="conversation")
+                    conversation,
+                    DeadlineExceeded(f"the conversation took longer than {seconds} s", step="conversation"),
                 )
 
         conversation.deadline_timer = asyncio.get_running_loop().call_later(seconds, expire)
@@ -218,7 +227,8 @@ class Ingress:
             raise TypeError(f"an envelope must be bytes, not {type(raw).__name__}")
         if len(raw) > self._limits.max_message_bytes:
             raise ValidationError(
-                f"the message has {len(raw)} bytes (max_message_bytes={self._limits.max_message_bytes})", step="admission"
+                f"the message has {len(raw)} bytes (max_message_bytes={self._limits.max_message_bytes})",
+                step="admission",
             )
 
     def _is_known(self, to: str) -> bool:
@@ -229,7 +239,8 @@ class Ingress:
         if not wait:
             self._scheduler.check_room(queue)
         elif self._scheduler.is_full(queue):
-            await self._scheduler.wait_for_room(queue)
+            with self.waiting():
+                await self._scheduler.wait_for_room(queue)
 
     def _payload_text(self, payload: Any) -> str:
         try:

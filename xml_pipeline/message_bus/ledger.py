@@ -1,8 +1,8 @@
 """How messages end, and what follows: the one place where outcomes are given.
 
-Every accepted message gets exactly one `Outcome` here. It is counted and emitted; a failure is reported to the frame
+Every accepted message gets exactly one `Outcome` here. It is counted and emitted; a failure is told to the frame
 that called, or to whoever asked from outside, or kept as a dead letter; then the frame it was for is closed if nothing
-is left to do on it, and so on up its callers; and when nothing of the conversation is left, the conversation is complete.
+is left to do on it, and so on up its callers; and when nothing of the conversation is left, it is complete.
 
 The order matters: what a turn sends is made, and so counted, before the message of that turn is finished. Hence a
 conversation's count reaches zero once, when it really is over.
@@ -74,7 +74,9 @@ class Ledger:
 
     # -- one message --------------------------------------------------------------------------------------------
 
-    def finish(self, state: MessageState, outcome: Outcome, failure: PipelineError | None = None, letter: str = "") -> None:
+    def finish(
+        self, state: MessageState, outcome: Outcome, failure: PipelineError | None = None, letter: str = ""
+    ) -> None:
         """Give a message its outcome. Call it once everything that follows from the message has been made."""
         if state.outcome is not None:
             return
@@ -96,18 +98,29 @@ class Ledger:
                 left = frame.pending = frame.pending - 1
                 if not left:
                     self.settle(frame)
+            elif state.is_answer and state.sender is not None and state.sender.exchange is not None:
+                state.sender.exchange.landed()
             if not conversation.pending and not conversation.holds:
                 self._complete(conversation)
         if not mint.in_flight:
             self.on_idle()
 
+    def fail_turn(self, state: MessageState, frame: Frame, failure: PipelineError) -> None:
+        """End a message whose handler failed: its frame closes with all below it, and its caller is told."""
+        logger.info("turn of %r failed: %s: %s", frame.callee, failure.code, failure.detail)
+        self.cancel(frame, failure, keep=state)
+        outcome, letter = self.report(failure, frame.parent, frame.tag, frame.exchange)
+        self.finish(state, outcome, failure, letter)
+
     def fail(self, state: MessageState, failure: PipelineError) -> None:
-        """End a message that could not be processed, and tell whoever sent it."""
+        """End a message that did not reach its handler, and tell whoever is to get something in its place."""
         logger.info("message %s failed: %s: %s", state.message_id, failure.code, failure.detail)
         frame = state.frame
-        if frame is None:  # an answer on its way out
-            sender = state.sender
-            told = self.report(failure, None, "", sender.exchange if sender else None)
+        if frame is None:  # an answer on its way out: its sender's exchange gets the error instead
+            exchange = state.sender.exchange if state.sender else None
+            told = (Outcome.FAILED, "")
+            if exchange is not None and not exchange.fail(failure):
+                told = (Outcome.DEAD_LETTERED, self._bury(exchange, failure))
         elif state.is_answer:
             above = frame.parent if state.from_id == "system" else frame
             told = self.report(failure, above, state.tag, frame.exchange)
@@ -155,7 +168,7 @@ class Ledger:
                 return Outcome.FAILED, ""
             self.cancel(at, failure)
             tag, at = at.tag, at.parent
-        if exchange is None or exchange.fail(failure):
+        if exchange is None or exchange.fail_in_turn(failure):
             return Outcome.FAILED, ""
         if isinstance(failure, ConversationCancelled):
             return Outcome.CANCELLED, ""  # somebody wanted it so: nothing to retry
@@ -216,6 +229,16 @@ class Ledger:
             doomed = [frame]
         self._cancel_frames(conversation, doomed, failure, keep)
 
+    def cancel_call(self, frame: Frame, failure: PipelineError) -> None:
+        """Cancel one call and everything below it; its caller is told."""
+        conversation = frame.conversation
+        conversation.pending += 1  # it must not complete before the caller is told
+        self.cancel(frame, failure)
+        self.report(failure, frame.parent, frame.tag, frame.exchange)
+        self.settle(frame.parent)
+        conversation.pending -= 1
+        self.complete_if_over(conversation)
+
     def cancel_conversation(self, conversation: Conversation, failure: PipelineError) -> None:
         """Cancel all of a conversation; whoever waits for it gets ``failure``."""
         conversation.status = ConversationStatus.KILLED
@@ -227,8 +250,7 @@ class Ledger:
             self.finish(state, Outcome.CANCELLED, failure)
         self._cancel_frames(conversation, list(conversation.frames), failure)
         conversation.pending -= 1
-        if not conversation.pending and not conversation.holds:
-            self._complete(conversation)
+        self.complete_if_over(conversation)
 
     def _cancel_frames(
         self, conversation: Conversation, doomed: list[Frame], failure: PipelineError, keep: MessageState | None = None
@@ -297,9 +319,7 @@ class Ledger:
             )
         )
 
-    def _emit_outcome(
-        self, state: MessageState, outcome: Outcome, failure: PipelineError | None, letter: str
-    ) -> None:
+    def _emit_outcome(self, state: MessageState, outcome: Outcome, failure: PipelineError | None, letter: str) -> None:
         tree = state.payload_tree
         self._events.emit(
             OutcomeEvent(

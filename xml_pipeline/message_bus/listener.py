@@ -228,7 +228,7 @@ def _group_of(name: str, broadcast: bool | str) -> str:
     group = broadcast_group(name, broadcast)
     if broadcast is True and group is None:
         raise ConfigurationError(
-            f"listener {name!r}: 'broadcast: true' takes the group from the name up to its last dot, and there is none; "
+            f"listener {name!r}: 'broadcast: true' takes the group from the name up to its last dot; there is none, so "
             "write the group's name instead"
         )
     if group:

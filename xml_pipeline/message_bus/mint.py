@@ -36,7 +36,9 @@ class Mint:
         self.in_flight = 0
         """Messages that have no outcome yet."""
 
-    def external(self, conversation: Conversation, frame: Frame, from_id: str, to: str | None, raw: bytes) -> MessageState:
+    def external(
+        self, conversation: Conversation, frame: Frame, from_id: str, to: str | None, raw: bytes
+    ) -> MessageState:
         """A message from outside; its sender was decided by the ingress."""
         state = MessageState(raw)
         state.thread_id = frame.id
@@ -79,9 +81,7 @@ class Mint:
     def to_outside(self, text: str, codec: Codec[Any], frame: Frame, from_id: str) -> MessageState:
         """An answer of a root frame, on its way to whoever asked."""
         conversation = frame.conversation
-        state = MessageState(
-            message_text(text, escape_text(from_id), escape_text(conversation.owner), conversation.id)
-        )
+        state = MessageState(message_text(text, escape_text(from_id), escape_text(conversation.owner), conversation.id))
         state.text = text
         state.thread_id = conversation.id
         state.from_id = from_id
@@ -90,6 +90,8 @@ class Mint:
         state.codec = codec
         state.sender = frame
         state.is_answer = True
+        if frame.exchange is not None:
+            frame.exchange.sent()
         self._count_in(state, conversation, None)
         return state
 

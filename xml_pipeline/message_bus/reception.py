@@ -47,9 +47,7 @@ class Reception:
         limits: sizes.
     """
 
-    def __init__(
-        self, table: Callable[[], RoutingTable], registry: ThreadRegistry, mint: Mint, limits: Limits
-    ) -> None:
+    def __init__(self, table: Callable[[], RoutingTable], registry: ThreadRegistry, mint: Mint, limits: Limits) -> None:
         self._table = table
         self._registry = registry
         self._mint = mint

@@ -236,7 +236,9 @@ class Replies:
             self._check_peers(frame.parent.listener, to)
         targets = self._table().resolve(to, payload.name)
         if frame.depth >= self._max_hops:
-            raise HopLimitError(f"{caller.name!r} is {frame.depth} calls deep (max_hops={self._max_hops})", step="reply")
+            raise HopLimitError(
+                f"{caller.name!r} is {frame.depth} calls deep (max_hops={self._max_hops})", step="reply"
+            )
         group_size = len(targets) if to != targets[0].name else 0
         for target in targets:
             child = self._registry.open_child(frame, target, caller.name, response.tag, response.expect_answer)
@@ -253,18 +255,20 @@ class Replies:
         self._check_peers(caller, to)
         targets = self._table().resolve(to, payload.name)
         if len(targets) > 1 or to != targets[0].name:
-            raise RoutingError(f"a frame is handed over to one listener, and {to!r} is a group", step="reply", target=to)
+            raise RoutingError(
+                f"a frame is handed over to one listener, and {to!r} is a group", step="reply", target=to
+            )
         if frame.depth >= self._max_hops:
-            raise HopLimitError(f"{caller.name!r} is {frame.depth} calls deep (max_hops={self._max_hops})", step="reply")
+            raise HopLimitError(
+                f"{caller.name!r} is {frame.depth} calls deep (max_hops={self._max_hops})", step="reply"
+            )
         successor = self._registry.hand_over(frame, targets[0])
         successor.group_size = frame.group_size
         turn.forwarded = turn.delegated = True
         frame.answered = True  # its successor answers for it
         self._emit_call(successor, targets[0], payload, frame, envelope.escape_text(frame.caller))
 
-    def _emit_call(
-        self, frame: Frame, target: Listener, payload: _Payload, sender: Frame, from_xml: str
-    ) -> None:
+    def _emit_call(self, frame: Frame, target: Listener, payload: _Payload, sender: Frame, from_xml: str) -> None:
         state = self._mint.to_frame(payload.text, target.codecs.get(payload.name), frame, target, sender, from_xml)
         state.from_id = frame.caller
         if frame.group_size:
@@ -304,8 +308,8 @@ class Replies:
             return self._from_root(canonical_bytes(value))
         if not callable(to_xml) or isinstance(value, type):
             raise HandlerError(
-                f"{listener.name!r} wants to send a {type(value).__name__}, which is neither a dataclass nor a pydantic "
-                "model, and has no to_xml()",
+                f"{listener.name!r} wants to send a {type(value).__name__}, which is neither a dataclass nor a "
+                "pydantic model, and has no to_xml()",
                 step="encode",
             )
         text = to_xml()

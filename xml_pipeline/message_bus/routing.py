@@ -95,11 +95,8 @@ class RoutingTable:
         if listener is not None:
             if element in listener.codecs or listener.is_generic:
                 return (listener,)
-            raise RoutingError(
-                f"listener {to!r} does not accept <{element}>, only {', '.join(f'<{name}>' for name in listener.codecs)}",
-                step="route",
-                target=to,
-            )
+            accepted = ", ".join(f"<{name}>" for name in listener.codecs)
+            raise RoutingError(f"listener {to!r} does not accept <{element}>, only {accepted}", step="route", target=to)
         members = self.groups.get(to)
         if members is not None and element in members[0].codecs:
             return members
@@ -133,7 +130,9 @@ def _check_group(group: str, members: list[Listener], by_key: Mapping[str, str])
     classes = {member.payload_classes for member in members}
     if len(classes) > 1:
         names = ", ".join(repr(member.name) for member in members)
-        raise ConfigurationError(f"the members of broadcast group {group!r} ({names}) must accept the same payload class")
+        raise ConfigurationError(
+            f"the members of broadcast group {group!r} ({names}) must accept the same payload class"
+        )
 
 
 def _only_groups(groups: Mapping[str, list[Listener]]) -> dict[str, str]:

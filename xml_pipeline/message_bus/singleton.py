@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 from xml_pipeline.runtime import current_runtime, default_runtime, set_default_runtime
 
@@ -39,4 +39,4 @@ def reset_stream_pump(pump: StreamPump | None = None) -> None:
 def _pump_class() -> type[StreamPump]:
     from xml_pipeline.message_bus import stream_pump
 
-    return cast("type[StreamPump]", stream_pump.StreamPump)
+    return stream_pump.StreamPump

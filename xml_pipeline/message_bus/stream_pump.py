@@ -24,6 +24,7 @@ from xml_pipeline.message_bus.events import (
     ReloadEvent,
     ThreadEvent,
 )
+from xml_pipeline.message_bus.ingress import Admitted
 from xml_pipeline.message_bus.lane import SlotGauge
 from xml_pipeline.message_bus.lifecycle import Lifecycle, PumpState
 from xml_pipeline.message_bus.listener import Handler, Listener, RepairMode, make_generic_listener, make_listener
@@ -68,6 +69,8 @@ __all__ = [
     "wrap_step",
 ]
 
+_END: Any = object()
+
 H = TypeVar("H", bound=Callable[..., Any])
 
 
@@ -111,7 +114,7 @@ class StreamPump:
                 name=name, port=port, llm_config=llm_config or {}, identity_path=identity_path, **limits
             )
         elif limits:
-            config = config.model_copy(update=dict(Limits.of(**limits).model_dump(include=set(limits))))
+            config = config.with_limits(**limits)
         self._config = config
         self._config_path = str(config_path)
         self.runtime = Runtime(config.name)
@@ -277,15 +280,16 @@ class StreamPump:
     ) -> str:
         """Send a message from outside; waits while the queues are full.
 
-        Two forms: ``inject(target, payload, from_id=..., thread_id=...)``, and ``inject(raw_bytes, thread_id, from_id)``
-        for a finished envelope, which must agree with both.
+        Two forms: ``inject(target, payload, from_id=..., thread_id=...)``, and ``inject(raw, thread_id, from_id)`` for a
+        finished envelope, which must agree with both.
 
         Args:
             target: a listener's or a broadcast group's name; ``None`` for a class that only one group takes.
             payload: an instance of a payload class of the target.
             from_id: the sender's name, anything but ``system``, ``system.*`` and names of listeners.
             thread_id: ``None`` begins a conversation. A new version-4 UUID begins one with that id. The id of a
-                conversation of the same sender, open or complete for less than ``thread_idle_ttl`` seconds, continues it.
+                conversation of the same sender, open or complete for less than ``thread_idle_ttl`` seconds, continues
+                it.
             routing_table: a peer table that narrows the conversation.
 
         Returns:
@@ -346,7 +350,8 @@ class StreamPump:
         async with _Deadline(timeout, f"no answer from {target!r} in {timeout} s") as deadline:
             admitted = await self._admit(target, payload, from_id, thread_id, routing_table)
             deadline.on_failure = lambda error: self._cancel(admitted.conversation.id, error)
-            return await admitted.exchange.first()
+            with self._dispatcher.lending():
+                return await admitted.exchange.first()
 
     async def stream(
         self,
@@ -368,8 +373,13 @@ class StreamPump:
             DeadlineExceeded: no answer for ``timeout`` seconds.
         """
         admitted = await self._admit(target, payload, from_id, thread_id, routing_table, stream=True)
+        answers = admitted.exchange.stream(timeout)
         try:
-            async for answer in admitted.exchange.stream(timeout):
+            while True:
+                with self._dispatcher.lending():
+                    answer = await anext(answers, _END)
+                if answer is _END:
+                    return
                 yield answer
         finally:
             self.cancel(admitted.conversation.id)
@@ -390,7 +400,8 @@ class StreamPump:
             raise ValidationError(f"there is no conversation {thread!r}, or it is no longer remembered", step="wait")
         async with _Deadline(timeout, f"no answer on {thread!r} in {timeout} s") as deadline:
             deadline.on_failure = lambda error: self._cancel(thread, error)
-            return await conversation.exchanges[-1].first()
+            with self._dispatcher.lending():
+                return await conversation.exchanges[-1].first()
 
     def cancel(self, thread: str) -> bool:
         """Cancel a conversation, or the call with this ``metadata.thread_id``: running handlers are cancelled, what is
@@ -412,9 +423,7 @@ class StreamPump:
         frame = engine.registry.frame(thread)
         if frame is None:
             return False
-        engine.ledger.cancel(frame, error)
-        engine.ledger.report(error, frame.parent, frame.tag, frame.exchange)
-        engine.ledger.settle(frame.parent)
+        engine.ledger.cancel_call(frame, error)
         return True
 
     async def _admit(
@@ -427,7 +436,7 @@ class StreamPump:
         *,
         wait: bool = True,
         stream: bool = False,
-    ) -> Any:
+    ) -> Admitted:
         ingress = self.engine.ingress
         if isinstance(target, bytes):
             if routing_table is not None:

@@ -314,6 +314,7 @@ class ThreadRegistry:
             return None
         del self._retained[conversation_id]
         conversation.open = True
+        conversation.status = ConversationStatus.CREATED
         conversation.frames = set()
         conversation.failure = None
         conversation.exchanges.clear()

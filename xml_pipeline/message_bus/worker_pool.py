@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import logging
 from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING, Any
@@ -26,7 +27,19 @@ NEVER = float("inf")
 class Worker:
     """One task that runs one handler at a time."""
 
-    __slots__ = ("abandoned", "deadline", "failure", "is_ours", "settling", "state", "suspended", "task", "turn")
+    __slots__ = (
+        "abandoned",
+        "context",
+        "deadline",
+        "failure",
+        "is_ours",
+        "settling",
+        "state",
+        "suspended",
+        "task",
+        "turn",
+        "waits",
+    )
 
     def __init__(self) -> None:
         self.task: asyncio.Task[None] | None = None
@@ -39,6 +52,10 @@ class Worker:
         """Why its handler was cancelled; its message has had its outcome then."""
         self.is_ours = True
         """Code of the pump runs, not the handler's: an error is what it says."""
+        self.context = contextvars.Context()
+        """What its handlers' contexts are copied from."""
+        self.waits = 0
+        """Answers of its own pump that its handler waits for; its slots are lent out meanwhile."""
         self.suspended = False
         self.settling = False
         """It is processing what its handler returned, and must not be cancelled for what that does."""

@@ -29,7 +29,7 @@ class History(TurnHook):
         self._buffer.record(
             metadata.conversation_id,
             metadata.thread_id,
-            state.text or canonical_payload(state),
+            state.text.encode() if state.text else canonical_payload(state),
             state.codec,
             metadata.from_id,
             listener.name,

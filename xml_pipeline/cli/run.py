@@ -1,0 +1,76 @@
+"""``xml-pipeline run``."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import Annotated
+
+import typer
+
+from xml_pipeline.cli.exits import CommandFailed
+from xml_pipeline.cli.options import FileArgument, LogLevel, Timeout
+
+__all__ = ["RESTARTED", "run"]
+
+RESTARTED = "XML_PIPELINE_RESTARTED"
+"""Set for a process that replaced another one because its source files changed."""
+
+
+def run(
+    file: FileArgument = None,
+    reload: Annotated[
+        bool,
+        typer.Option("--reload", help="When the file changes, reload it; when a .py changes, drain and start anew."),
+    ] = False,
+    first: Annotated[
+        tuple[str, str] | None,
+        typer.Option("--send", metavar="LISTENER MESSAGE", help="Send this first, and show the conversation."),
+    ] = None,
+    timeout: Timeout = 30.0,
+    log_level: LogLevel = "warning",
+) -> int:
+    """Run the organism until it is told to stop.
+
+    SIGTERM or Ctrl-C: refuse new messages, finish what was accepted, for at most --timeout seconds, report, and exit: 0
+    when all was finished, 1 otherwise, with the listeners that were still at work. A second signal exits at once (130).
+    SIGHUP: read the file again; all of it takes effect, or nothing.
+
+    \b
+    Examples:
+      xml-pipeline run
+      xml-pipeline run config/organism.yaml --reload
+      xml-pipeline run --send greeter '{"name": "Ada"}'
+    """
+    from xml_pipeline.cli.conversation import Message
+    from xml_pipeline.cli.logs import log_to_stderr
+    from xml_pipeline.cli.loop import run_coroutine
+    from xml_pipeline.cli.organism_file import load_organism
+    from xml_pipeline.cli.payloads import read_message, read_payload
+    from xml_pipeline.cli.server import Server, wait_for_change
+
+    log_to_stderr(log_level)
+    try:
+        path, pump = load_organism(file)
+        message = None
+        if first is not None:
+            target, text = first
+            message = Message(target, read_payload(pump, target, read_message(text)), timeout=timeout)
+    except CommandFailed as failed:
+        if not (reload and RESTARTED in os.environ):
+            raise
+        run_coroutine(wait_for_change(file, failed))
+        _restart()
+    server = Server(path, timeout=timeout, first=message, watch=reload)
+    code = run_coroutine(server.serve(), quick=True)
+    if server.is_to_restart:
+        _restart()
+    return code
+
+
+def _restart() -> None:
+    """Replace this process by a new one with the same command line; it reads everything anew."""
+    os.environ[RESTARTED] = "1"
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])

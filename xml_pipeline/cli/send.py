@@ -1,0 +1,103 @@
+"""``xml-pipeline send``."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from xml_pipeline.cli.console import console, write
+from xml_pipeline.cli.exits import Exit
+from xml_pipeline.cli.options import FileOption, JsonFlag, LogLevel, Timeout
+
+if TYPE_CHECKING:
+    from xml_pipeline.cli.conversation import Message
+    from xml_pipeline.cli.views import View
+    from xml_pipeline.message_bus.stream_pump import StreamPump
+
+__all__ = ["send"]
+
+
+def send(
+    listener: Annotated[str, typer.Argument(metavar="LISTENER", help="A listener's or a broadcast group's name.")],
+    message: Annotated[str, typer.Argument(metavar="MESSAGE", help="A JSON object, an XML element, or - for stdin.")],
+    file: FileOption = None,
+    class_name: Annotated[
+        str | None, typer.Option("--class", metavar="NAME", help="Which class, for a listener that takes several.")
+    ] = None,
+    from_id: Annotated[str, typer.Option("--from", metavar="NAME", help="In whose name it is sent.")] = "external",
+    timeout: Timeout = 30.0,
+    all_answers: Annotated[
+        bool, typer.Option("--stream", "--all", help="Wait for every answer; --timeout is for each of them.")
+    ] = False,
+    json: JsonFlag = False,
+    xml: Annotated[
+        bool, typer.Option("--xml", help="Print the answers as XML, and malformed XML's answer, <huh>.")
+    ] = False,
+    log_level: LogLevel = "critical",
+) -> int:
+    """Start the organism, send one message, and show the conversation as it grows, then the answer.
+
+    Each line is a message: when it was sent, who sent it to whom, its payload, what became of it, and how long its
+    handler took. With --json, every event and the answer is a JSON object on a line of its own.
+
+    Exit code 0 for an answer, 1 for an error, 124 when it took too long. What a handler raised is logged with
+    --log-level error.
+
+    \b
+    Examples:
+      xml-pipeline send greeter '{"name": "Ada"}'
+      xml-pipeline send greeter '<Greeting><Name>Ada</Name></Greeting>' --xml
+      echo '{"name": "Ada"}' | xml-pipeline send greeter - --json | jq 'select(.event == "answer")'
+    """
+    if json and xml:
+        raise typer.BadParameter("--json and --xml cannot both be had")
+    from xml_pipeline.cli.conversation import Message
+    from xml_pipeline.cli.logs import log_to_stderr
+    from xml_pipeline.cli.loop import run_coroutine
+    from xml_pipeline.cli.organism_file import load_organism
+    from xml_pipeline.cli.payloads import MalformedXml, read_message, read_payload
+
+    log_to_stderr(log_level)
+    path, pump = load_organism(file)
+    raw = read_message(message)
+    try:
+        payload = read_payload(pump, listener, raw, class_name)
+    except MalformedXml as error:
+        if xml:
+            from xml_pipeline.message_bus.huh import huh
+
+            write(huh(error.original).decode())
+        raise
+    wanted = Message(listener, payload, from_id, timeout, all_answers)
+    return run_coroutine(_send(path, wanted, json=json, xml=xml))
+
+
+async def _send(path: str, message: Message, *, json: bool, xml: bool) -> Exit:
+    from xml_pipeline.cli.conversation import converse
+    from xml_pipeline.organism import bootstrap
+
+    with _stdout_is_ours(json or xml):
+        pump = await bootstrap(path)
+        with _view(pump, message, json=json, xml=xml) as view:
+            async with pump:
+                code = await converse(pump, message, view)
+                # What the answer left unfinished is finished, and shown, as long as that would have been waited for.
+                await pump.shutdown(message.timeout if code is Exit.OK else 0.0)
+    return code
+
+
+def _view(pump: StreamPump, message: Message, *, json: bool, xml: bool) -> View:
+    from xml_pipeline.cli.views import JsonView, TextView, XmlView
+
+    if json:
+        return JsonView()
+    return XmlView() if xml else TextView([message.from_id, *pump.listeners])
+
+
+def _stdout_is_ours(wanted: bool) -> contextlib.AbstractContextManager[Any]:
+    """What handlers print must not get into what programs read."""
+    console()  # keeps the stdout there is now
+    return contextlib.redirect_stdout(sys.stderr) if wanted else contextlib.nullcontext()

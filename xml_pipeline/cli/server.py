@@ -1,0 +1,149 @@
+"""An organism that serves until it is told to stop."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from xml_pipeline.cli.console import complain, say
+from xml_pipeline.cli.exits import CommandFailed, Exit
+from xml_pipeline.cli.organism_file import find_file
+from xml_pipeline.cli.signals import StopSignals, Watchdog
+
+if TYPE_CHECKING:
+    from xml_pipeline.cli.conversation import Message
+    from xml_pipeline.message_bus.statistics import ShutdownReport
+    from xml_pipeline.message_bus.stream_pump import StreamPump
+
+__all__ = ["Server", "wait_for_change"]
+
+_GRACE = 3.0
+"""Seconds beyond the deadline that a shutdown may take before the event loop counts as blocked."""
+
+
+class Server:
+    """One run of an organism.
+
+    Args:
+        path: its file, which has been looked through.
+        timeout: seconds to drain when it stops.
+        first: sent when it has started.
+        watch: reload it when its file changes, and stop it, to be started anew, when its source changes.
+    """
+
+    def __init__(self, path: str, *, timeout: float, first: Message | None, watch: bool) -> None:
+        self.is_to_restart = False
+        self._path = path
+        self._timeout = timeout
+        self._first = first
+        self._watch = watch
+        self._told_to_stop = asyncio.Event()
+        self._pump: StreamPump
+        self._watchdog: Watchdog
+
+    async def serve(self) -> Exit:
+        """Start, serve until a signal, drain, report.
+
+        Returns:
+            `Exit.OK` after everything was finished.
+        """
+        from xml_pipeline.organism import bootstrap
+
+        self._pump = pump = await bootstrap(self._path)
+        self._watchdog = Watchdog(self._timeout + _GRACE, self._busy, complain)
+        StopSignals(self._stop, self._reload).install()
+        running = asyncio.create_task(pump.run())
+        self._greet()
+        tasks = [asyncio.create_task(self._told_to_stop.wait()), running]
+        helpers = [asyncio.create_task(self._send_first())] if self._first is not None else []
+        if self._watch:
+            helpers.append(asyncio.create_task(self._follow()))
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        report = await pump.shutdown(self._timeout)
+        for helper in helpers:
+            helper.cancel()
+        broken = (await asyncio.gather(running, return_exceptions=True))[0]
+        self._watchdog.cancel()
+        if isinstance(broken, BaseException):
+            complain(f"error: the pump broke: {type(broken).__name__}: {broken}")
+            return Exit.FAILED
+        return self._report(report)
+
+    def _greet(self) -> None:
+        config = self._pump.config
+        users = [listener for listener in self._pump.listeners.values() if not listener.is_system]
+        loop = type(asyncio.get_running_loop()).__module__.partition(".")[0]
+        say(
+            f"organism {config.name!r} is running: {len(users)} listeners from {self._path} ({loop}); Ctrl-C stops it",
+            style="bold",
+        )
+
+    async def _send_first(self) -> None:
+        from xml_pipeline.cli.conversation import converse
+        from xml_pipeline.cli.views import TextView
+
+        if self._first is not None:
+            with TextView([self._first.from_id, *self._pump.listeners]) as view:
+                await converse(self._pump, self._first, view)
+
+    # -- stopping -----------------------------------------------------------------------------------------------
+
+    def _stop(self, why: str) -> None:
+        if self._told_to_stop.is_set():
+            return
+        self._watchdog.start()
+        left = self._pump.statistics().in_flight
+        say(f"stopping ({why}): {left} messages to finish, at most {self._timeout:g} s")
+        self._told_to_stop.set()
+
+    def _busy(self) -> list[str]:
+        return [listener.name for listener in self._pump.statistics().listeners if listener.running]
+
+    def _report(self, report: ShutdownReport) -> Exit:
+        outcomes = ", ".join(f"{count} {outcome}" for outcome, count in sorted(report.outcomes.items())) or "none"
+        if report.drained and not report.hung:
+            say(f"stopped after {report.seconds:.1f} s, everything was finished; messages: {outcomes}")
+            return Exit.OK
+        names = ", ".join(map(repr, report.hung)) or "no handler"
+        say(f"stopped after {report.seconds:.1f} s; messages: {outcomes}")
+        complain(f"error: {report.cancelled} messages were not finished in {self._timeout:g} s; still at work: {names}")
+        return Exit.FAILED
+
+    # -- reloading ----------------------------------------------------------------------------------------------
+
+    def _reload(self) -> None:
+        event = self._pump.reload_config()
+        if not event.success:
+            complain(*(event.error or "").splitlines())
+            complain(f"{self._path} was not reloaded, the old configuration is in force")
+            return
+        lists = {"added": event.added_listeners, "removed": event.removed_listeners, "updated": event.updated_listeners}
+        changed = "; ".join(f"{what} {', '.join(names)}" for what, names in lists.items() if names)
+        say(f"reloaded {self._path}: {changed or 'no listener changed'}")
+
+    async def _follow(self) -> None:
+        """Reload or restart as files change."""
+        from xml_pipeline.cli.watching import broken_source, changes
+
+        async for paths in changes(Path(self._path)):
+            sources = {path for path in paths if path.suffix == ".py"}
+            faults = [fault for path in sorted(sources) if (fault := broken_source(path)) is not None]
+            if faults:
+                complain(*faults, "not restarted, the old code is running")
+            elif sources:
+                self.is_to_restart = True
+                self._stop(f"{', '.join(sorted(path.name for path in sources))} changed")
+                return
+            elif paths:
+                self._reload()
+
+
+async def wait_for_change(file: str | None, failed: CommandFailed) -> Exit:
+    """Show what is wrong with an organism that was to be started anew, and wait for somebody to mend it."""
+    from xml_pipeline.cli.watching import changes
+
+    complain(*failed.lines, "not started; waiting for a change")
+    async for _ in changes(Path(find_file(file)), any_source=True):
+        break
+    return Exit.OK
