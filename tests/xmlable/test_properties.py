@@ -75,7 +75,7 @@ LEAVES: list[tuple[Any, st.SearchStrategy[Any]]] = [
     (Point, st.builds(Point, st.integers(), st.none() | TEXT)),
     (Box, st.builds(Box, size=st.integers(), note=TEXT)),
 ]
-NAMES = st.sampled_from(["text", "user_id", "URL", "a", "über_größe", "名", "camelCase", "_x"])
+NAMES = st.sampled_from(["text", "user_id", "URL", "a", "über_größe", "名", "camelCase", "x_"])
 Typed = tuple[Any, st.SearchStrategy[Any]]
 
 

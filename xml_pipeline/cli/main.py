@@ -64,7 +64,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     prepare()
     try:
-        code = app(args=None if arguments is None else list(arguments), standalone_mode=False)
+        code = app(args=arguments, prog_name="xml-pipeline", standalone_mode=False)
         sys.stdout.flush()
     except CommandFailed as failed:
         complain(*failed.lines)

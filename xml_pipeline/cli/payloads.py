@@ -86,9 +86,9 @@ def _from_xml(raw: bytes, target: str, codecs: dict[str, Codec[Any]]) -> Any:
     if codec is None:
         raise MalformedXml(f"error: {_wrong_element(root, target, codecs)}", raw)
     if not codec.schema.validate(root):
-        fault = codec.schema.error_log.last_error
-        where = f"line {fault.line}: {fault.message}" if fault is not None else "it does not fit its schema"
-        raise MalformedXml(f"error: the message does not fit {codec.name}: {where}", raw)
+        log: Any = codec.schema.error_log  # the stubs do not know what is in it
+        fault = " ".join(log[0].message.split())
+        raise MalformedXml(f"error: the message does not fit {codec.name}: line {log[0].line}: {fault}", raw)
     try:
         return codec.decode(root)
     except DecodeError as error:

@@ -178,7 +178,5 @@ class TextView(_Silent):
         from xml_pipeline.message_bus.transcript import milliseconds
 
         now = time.time()
-        lines = []
-        for message in list(self._running.values()):
-            lines.append(self._line(message, f"at work for {milliseconds(now - (message.received or now))}"))
-        return Group(*lines)
+        ages = {message: milliseconds(now - (message.received or now)) for message in list(self._running.values())}
+        return Group(*(self._line(message, f"at work for {age}") for message, age in ages.items()))

@@ -23,12 +23,14 @@ class Continued:
         awaited: what it yielded at its first suspension.
     """
 
-    __slots__ = ("_awaited", "_context", "_coroutine")
+    __slots__ = ("_awaited", "_context", "_coroutine", "is_closed")
 
     def __init__(self, coroutine: Any, context: Context, awaited: Any) -> None:
         self._coroutine = coroutine
         self._context = context
         self._awaited = awaited
+        self.is_closed = False
+        """It was closed from outside, as the event loop does with what is left when it ends; not by the handler."""
 
     def __await__(self) -> Generator[Any, Any, Any]:
         run = self._context.run
@@ -37,6 +39,10 @@ class Continued:
         while True:
             try:
                 value = yield awaited
+            except GeneratorExit:
+                self.is_closed = True
+                coroutine.close()
+                raise
             except BaseException as exc:
                 step, argument = coroutine.throw, exc
             else:

@@ -350,7 +350,11 @@ class Dispatcher:
         self.pool.watch(worker, deadline)
         if self._ready or self._ring:
             self.pool.wake()
-        return await Continued(coroutine, context, awaited)
+        rest = Continued(coroutine, context, awaited)
+        try:
+            return await rest
+        finally:
+            worker.is_closed = rest.is_closed
 
     def _failure_of(self, worker: Worker, listener: Listener, exc: BaseException) -> PipelineError | None:
         """The outcome of an exception that left the handler, or a hook."""
@@ -364,7 +368,7 @@ class Dispatcher:
             return HandlerError(
                 f"handler of {listener.name!r} raised CancelledError", step="handler", target=listener.name
             )
-        if isinstance(exc, GeneratorExit | KeyboardInterrupt):
+        if isinstance(exc, KeyboardInterrupt) or worker.is_closed:
             raise exc
         logger.error("handler of %r failed", listener.name, exc_info=exc)
         return HandlerError(

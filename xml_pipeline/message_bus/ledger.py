@@ -222,12 +222,16 @@ class Ledger:
 
     def cancel(self, frame: Frame, failure: PipelineError, keep: MessageState | None = None) -> None:
         """Close a frame and everything below it: queued turns and running handlers are cancelled."""
-        conversation = frame.conversation
+        conversation, parent = frame.conversation, frame.parent
         if frame.open_children:
             doomed = [other for other in conversation.frames if other.is_below(frame)]
         else:
             doomed = [frame]
+        if parent is not None:
+            parent.pending += 1  # it must not be closed for want of work before it is told of the failure
         self._cancel_frames(conversation, doomed, failure, keep)
+        if parent is not None:
+            parent.pending -= 1
 
     def cancel_call(self, frame: Frame, failure: PipelineError) -> None:
         """Cancel one call and everything below it; its caller is told."""

@@ -84,7 +84,10 @@ class Lifecycle:
         except BaseException:
             # Cancelled from outside, or broken for good: nobody may be left waiting.
             self.state = PumpState.STOPPED
+            engine.scheduler.refuse()
             self._cancel_everything("the pump was cancelled")
+            self._finish_leftovers()
+            await engine.sources.stop()
             await engine.dispatcher.close()
             raise
         finally:

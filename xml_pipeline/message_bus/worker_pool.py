@@ -32,6 +32,7 @@ class Worker:
         "context",
         "deadline",
         "failure",
+        "is_closed",
         "is_ours",
         "settling",
         "state",
@@ -54,6 +55,8 @@ class Worker:
         """Code of the pump runs, not the handler's: an error is what it says."""
         self.context = contextvars.Context()
         """What its handlers' contexts are copied from."""
+        self.is_closed = False
+        """Its task is being closed with the event loop."""
         self.waits = 0
         """Answers of its own pump that its handler waits for; its slots are lent out meanwhile."""
         self.suspended = False

@@ -1,0 +1,51 @@
+# Needs Python 3.11 or newer, with venv and pip, and nothing else. All targets set themselves up, in .venv.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+
+.PHONY: help run test check bench clean
+.DELETE_ON_ERROR:
+
+help:
+	@echo "make run      start the example organism, and show a first conversation; Ctrl-C stops it"
+	@echo "make test     run the tests"
+	@echo "make check    run the linters and the type checker"
+	@echo "make bench    run the measurements"
+	@echo "make clean    remove .venv"
+	@echo "PYTHON=python3.12 chooses the Python that .venv is made with."
+
+run: $(VENV)/.installed
+	@exec $(BIN)/xml-pipeline run config/organism.yaml --send desk.clerk '{"item": "lamp", "quantity": 2}'
+
+test: $(VENV)/.installed-test
+	@$(BIN)/python -m pytest $(ARGS)
+
+check: $(VENV)/.installed-dev
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+
+bench: $(VENV)/.installed-bench
+	@$(BIN)/python -m benchmarks $(ARGS)
+
+clean:
+	rm -rf $(VENV)
+
+# One stamp for each set of extras; when pyproject.toml has changed, it is installed again.
+
+$(VENV)/.installed: pyproject.toml | $(VENV)/.made
+	@echo "installing xml-pipeline into $(VENV)"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable .
+	@touch $@
+
+$(VENV)/.installed-%: pyproject.toml | $(VENV)/.made
+	@echo "installing xml-pipeline[$*] into $(VENV)"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[$*]'
+	@touch $@
+
+$(VENV)/.made:
+	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("error: Python 3.11 or newer is needed, this is " + sys.version.split()[0] + "; choose one with: make PYTHON=python3.11 ...")'
+	@echo "making $(VENV)"
+	@$(PYTHON) -m venv --clear $(VENV)
+	@touch $@
