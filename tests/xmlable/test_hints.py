@@ -131,6 +131,8 @@ def test_a_name_that_never_comes_is_told_at_first_use() -> None:
         codec_of(Waiting).example()
     with pytest.raises(XError, match="Godot"):
         parse_string(Waiting, "<Waiting/>")
+    with pytest.raises(XError, match="Godot"):
+        codec_of(Waiting).from_json({})
 
 
 def test_a_model_that_waits_in_vain_is_told_at_first_use() -> None:

@@ -34,7 +34,7 @@ class Color(enum.Enum):
 
 class Level(enum.IntEnum):
     LOW = -1
-    HIGH = 10**30
+    HIGH = 10**15
 
 
 class Shape(enum.Enum):

@@ -178,12 +178,26 @@ def test_a_value_that_contains_itself_is_refused() -> None:
 
     loop = Loop([])
     loop.inner.append(loop)
-    with pytest.raises(EncodeError, match=r"^Loop.*: it is nested too deeply, or contains itself$"):
-        codec_of(Loop).encode(loop)
+    for write in (codec_of(Loop).encode, codec_of(Loop).encode_payload, codec_of(Loop).to_json):
+        with pytest.raises(EncodeError, match=r"^Loop.*: it is nested too deeply, or contains itself$"):
+            write(loop)
+
+
+def test_json_too_deep_to_read_is_refused() -> None:
+    @dataclass
+    class Deep:
+        inner: list[Deep]
+
+    data: dict[str, Any] = {"inner": []}
+    for _ in range(5_000):
+        data = {"inner": [data]}
+    with pytest.raises(DecodeError, match=r"^Deep.*: it is nested too deeply$"):
+        codec_of(Deep).from_json(data)
 
 
 def test_a_missing_attribute_is_refused() -> None:
     line = Line("x")
     del line.product
-    with pytest.raises(EncodeError, match=r"^Line: an attribute is missing: .*product"):
-        codec_of(Line).encode(line)
+    for write in (codec_of(Line).encode, codec_of(Line).encode_payload, codec_of(Line).to_json):
+        with pytest.raises(EncodeError, match=r"^Line: an attribute is missing: .*product"):
+            write(line)

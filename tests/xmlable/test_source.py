@@ -110,6 +110,14 @@ def test_a_class_whose_name_is_code_gets_no_codec() -> None:
     class Outer:
         inner: cls  # type: ignore[valid-type]
 
-    with pytest.raises(ValueError, match="which is no XML name"):
-        codec_of(cls)
+    for name in (cls, dataclass(type("1a", (), {"__annotations__": {}})), dataclass(type("''", (), {}))):
+        with pytest.raises(ValueError, match="which is no XML name"):
+            codec_of(name)
+
+    @dataclass
+    class Listed:
+        inner: list[dataclass(type("1a", (), {}))]  # type: ignore[valid-type]
+
+    with pytest.raises(ValueError, match="1a as an item would be called '1a', which is no XML name"):
+        codec_of(Listed)
     survives(Outer(cls("x")))  # type: ignore[call-arg]

@@ -10,7 +10,7 @@ from lxml import etree
 from lxml.etree import _Element, _ElementTree
 
 from .compile import Compiled, compiled
-from .errors import XError
+from .errors import XError, unreadable, unwritable
 from .example import example_of, template_of
 from .jsonschema import json_schema_of
 from .kind import Kind
@@ -45,14 +45,13 @@ class Codec(Generic[T]):
         """Look through the class and all classes it uses.
 
         Raises:
-            XError: a type is not supported, or two names collide.
-            NameError: an annotation names something that does not exist (yet).
+            XError: a type is not supported, or two names collide; `Unresolved`: perhaps later.
         """
         if self._is_resolved:
             return
         names = {self.name}
         for kind in self._kinds():
-            names.add(kind.name)
+            names.add(checked(kind.name, of=f"{kind.expected} as an item"))
             if isinstance(kind, Record):
                 names |= kind.by_element.keys()
         # Libxml2's XSD part still has the names of XML 1.0's 4th edition, which knows fewer letters than its parser.
@@ -125,6 +124,8 @@ class Codec(Generic[T]):
         except XError as error:
             error.at(self.name)
             raise
+        except (AttributeError, RecursionError) as error:
+            raise unwritable(error).at(self.name) from error
 
     def from_json(self, data: Any) -> T:
         """Return the instance that ``data``, as `json.loads` returns it, describes. Types are taken strictly.
@@ -137,6 +138,8 @@ class Codec(Generic[T]):
         except XError as error:
             error.at(self.name)
             raise
+        except RecursionError as error:
+            raise unreadable(error).at(self.name) from error
         return instance
 
     def json_schema(self) -> dict[str, Any]:
@@ -186,11 +189,8 @@ class Codec(Generic[T]):
 
     @functools.cached_property
     def _functions(self) -> Compiled:
-        try:
-            self.resolve()
-            return compiled(self._record)
-        except NameError as error:
-            raise XError(f"an annotation cannot be resolved: {error}").at(self.name) from error
+        self.resolve()
+        return compiled(self._record)
 
     def _kinds(self) -> Iterator[Kind]:
         """Walk over all kinds that occur in the class."""

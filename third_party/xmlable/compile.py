@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from lxml.etree import _Element
 
 from .construct import refused
-from .errors import DecodeError, EncodeError, XError
+from .errors import DecodeError, XError, unreadable, unwritable
 from .source import indented, read_lines, return_line, write_lines
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ class Compiled:
 
 
 def compiled(record: Record) -> Compiled:
-    """Compile a class; `NameError` if its annotations cannot be resolved yet."""
+    """Compile a class; `Unresolved` if its annotations cannot be resolved yet."""
     root = record.root
     writing, reading = write_lines(record), read_lines(record)
     bare = [*writing, return_line(record, "", "")]
@@ -77,8 +77,8 @@ def _globals(record: Record) -> dict[str, Any]:
         "loosely": record.read_loosely,
         "misnamed": _misnamed(record),
         "refused": refused,
-        "unreadable": _unreadable,
-        "unwritable": _unwritable,
+        "unreadable": unreadable,
+        "unwritable": unwritable,
         "validate": getattr(record.cls, "model_validate", None),
     }
     for number, field in enumerate(record.fields):
@@ -110,13 +110,3 @@ def _misnamed(record: Record) -> Callable[[_Element], None]:
         raise DecodeError(f"found the element <{element.tag}>, expected <{record.root}>")
 
     return refuse
-
-
-def _unwritable(error: Exception) -> XError:
-    if isinstance(error, RecursionError):
-        return EncodeError("it is nested too deeply, or contains itself")
-    return EncodeError(f"an attribute is missing: {error}")
-
-
-def _unreadable(error: RecursionError) -> XError:
-    return DecodeError("it is nested too deeply")

@@ -8,7 +8,7 @@ from typing import Any, Final, TypeVar
 
 from .build import record_of
 from .codec import Codec
-from .errors import XError
+from .errors import Unresolved, XError
 from .fields import is_record
 from .members import MEMBER_NAMES, members
 
@@ -43,7 +43,7 @@ def xmlify(cls: type[T]) -> type[T]:
         return cls
     _refuse_reserved(cls)
     codec: Codec[T] = Codec(record_of(cls))
-    with contextlib.suppress(NameError):  # of a class written further down, perhaps: the first use looks again
+    with contextlib.suppress(Unresolved):  # of a class written further down, perhaps: the first use looks again
         codec.resolve()
     for name, member in _MEMBERS.items():
         if name not in vars(cls):

@@ -2,6 +2,7 @@
 
     ValueError
     └── XError           a class the codec cannot map, or a value it cannot carry
+        ├── Unresolved   an annotation names something that does not exist (yet)
         ├── EncodeError  a value that has no XML form
         └── DecodeError  XML or JSON that is no value of the class
 
@@ -15,7 +16,17 @@ import difflib
 from collections.abc import Iterable
 from typing import Any, TypeVar
 
-__all__ = ["DecodeError", "EncodeError", "XError", "did_you_mean", "mismatch", "show"]
+__all__ = [
+    "DecodeError",
+    "EncodeError",
+    "Unresolved",
+    "XError",
+    "did_you_mean",
+    "mismatch",
+    "show",
+    "unreadable",
+    "unwritable",
+]
 
 _SHOWN = 60  # characters of a foreign value quoted in a message: enough to recognise it, too few to flood a log
 
@@ -43,6 +54,10 @@ class XError(ValueError):
         return f"{where}: {self.reason}" if where else self.reason
 
 
+class Unresolved(XError):
+    """An annotation names something that does not exist; perhaps it does later."""
+
+
 class EncodeError(XError):
     """A value has no XML form: a wrong type, a character XML cannot carry, a number without an end."""
 
@@ -66,6 +81,18 @@ def mismatch(kind: type[AnyXError], value: Any, expected: str) -> AnyXError:
     """Make the commonest error: ``value`` stands where ``expected`` should."""
     found = show(value) if kind is EncodeError or not isinstance(value, str) else show(value).removesuffix(" (str)")
     return kind(f"found {found}, expected {expected}")
+
+
+def unwritable(error: Exception) -> EncodeError:
+    """Translate what Python itself raises while a value is written."""
+    if isinstance(error, RecursionError):
+        return EncodeError("it is nested too deeply, or contains itself")
+    return EncodeError(f"an attribute is missing: {error}")
+
+
+def unreadable(error: RecursionError) -> DecodeError:
+    """Translate what Python itself raises while a value is read."""
+    return DecodeError("it is nested too deeply")
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:

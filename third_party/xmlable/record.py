@@ -14,7 +14,7 @@ from lxml.etree import _Element
 
 from .compile import compiled
 from .construct import construct
-from .errors import DecodeError, EncodeError, XError, did_you_mean, mismatch, show
+from .errors import DecodeError, EncodeError, Unresolved, XError, did_you_mean, mismatch, show
 from .fields import NO_DEFAULT, Field, is_model
 from .kind import Endless, Kind
 from .names import is_xml_name, pascal
@@ -35,7 +35,7 @@ class Record(Kind):
 
     Args:
         cls: the dataclass or pydantic model.
-        fields: makes its fields; may raise `NameError` until all annotations can be resolved.
+        fields: makes its fields; raises `NameError` until all annotations can be resolved.
     """
 
     json_types = frozenset({"object"})
@@ -52,12 +52,18 @@ class Record(Kind):
 
     @functools.cached_property
     def fields(self) -> tuple[Field, ...]:
-        """The fields that are written, in declaration order."""
+        """The fields that are written, in declaration order.
+
+        Raises:
+            XError: a type is not supported, two names collide; `Unresolved`: perhaps later.
+        """
         try:
             return self._fields_of()
         except XError as error:
             error.at(self.cls.__name__)
             raise
+        except NameError as error:
+            raise Unresolved(f"an annotation cannot be resolved: {error}").at(self.cls.__name__) from error
 
     @functools.cached_property
     def by_element(self) -> dict[str, Field]:

@@ -28,7 +28,7 @@ def _checked(name: str) -> str:
 
 
 def new(
-    name: Annotated[str, typer.Argument(parser=_checked, help="Of the organism, and its directory.")],
+    name: Annotated[str, typer.Argument(metavar="NAME", parser=_checked, help="Of the organism, and its directory.")],
     directory: Annotated[
         str, typer.Option("--directory", "-d", metavar="DIR", help="Where its directory is made.")
     ] = ".",

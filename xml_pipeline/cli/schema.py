@@ -21,7 +21,7 @@ app = typer.Typer(
     help="Write a schema: of what a listener takes, or of organism.yaml.", no_args_is_help=True, rich_markup_mode=None
 )
 
-Listener = Annotated[str, typer.Argument(help="A listener's or a broadcast group's name.")]
+Listener = Annotated[str, typer.Argument(metavar="LISTENER", help="A listener's or a broadcast group's name.")]
 ClassName = Annotated[
     str | None, typer.Option("--class", metavar="NAME", help="Which class, for a listener that takes several.")
 ]

@@ -21,8 +21,8 @@ __all__ = ["send"]
 
 
 def send(
-    listener: Annotated[str, typer.Argument(help="A listener's or a broadcast group's name.")],
-    message: Annotated[str, typer.Argument(help="A JSON object, an XML element, or - for stdin.")],
+    listener: Annotated[str, typer.Argument(metavar="LISTENER", help="A listener's or a broadcast group's name.")],
+    message: Annotated[str, typer.Argument(metavar="MESSAGE", help="A JSON object, an XML element, or - for stdin.")],
     file: FileOption = None,
     class_name: Annotated[
         str | None, typer.Option("--class", metavar="NAME", help="Which class, for a listener that takes several.")

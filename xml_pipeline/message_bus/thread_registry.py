@@ -255,13 +255,13 @@ class ThreadRegistry:
         """
         if conversation_id is None:
             return self._add(Conversation(self.ids.next(), owner))
-        known = self._conversations.get(conversation_id) or self._recall(conversation_id)
+        known = self.find(conversation_id)
         if known is not None:
             if known.owner != owner:
                 raise ForgedMessage(
                     f"thread {conversation_id!r} belongs to another sender than {owner!r}", step="admission"
                 )
-            return known
+            return known if known.open else self._recall(known)
         if not is_thread_id(conversation_id):
             raise ForgedMessage(
                 f"thread id {conversation_id!r} is not a canonical lower-case version-4 UUID; "
@@ -308,11 +308,9 @@ class ThreadRegistry:
         self._conversations[conversation.id] = conversation
         return conversation
 
-    def _recall(self, conversation_id: str) -> Conversation | None:
-        conversation = self._peek_retained(conversation_id)
-        if conversation is None:
-            return None
-        del self._retained[conversation_id]
+    def _recall(self, conversation: Conversation) -> Conversation:
+        """Open a remembered conversation again, for its next turn."""
+        del self._retained[conversation.id]
         conversation.open = True
         conversation.status = ConversationStatus.CREATED
         conversation.frames = set()

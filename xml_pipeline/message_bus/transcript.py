@@ -183,7 +183,8 @@ class Transcript:
     def _outcome(self, event: OutcomeEvent) -> MessageRecord:
         self.outcomes.append(event)
         message = self._message(event.message_id, event)
-        message.thread_id, message.from_id, message.to_id = event.thread_id, event.from_id, event.to_id
+        if message.received is None:  # else it is known which listener got it, also where a group was addressed
+            message.thread_id, message.from_id, message.to_id = event.thread_id, event.from_id, event.to_id
         message.payload_type = event.payload_type or message.payload_type
         message.outcome, message.code, message.detail = event.outcome, event.code, event.detail
         message.repairs = event.repairs
