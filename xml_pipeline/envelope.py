@@ -268,8 +268,10 @@ def payload_elements(root: _Element) -> list[_Element]:
 
 def extract_payload(envelope: _Element) -> _Element | None:
     """The first payload of an envelope; ``None`` if it has none."""
-    if len(envelope) == 2 and envelope[1].tag != _META:
-        return envelope[1]  # by far the most frequent shape; walking to it makes an object of meta too
+    if len(envelope) == 2:
+        second = envelope[1]  # by far the most frequent shape; walking to it makes an object of meta too
+        if isinstance(second.tag, str) and second.tag != _META:
+            return second
     for child in envelope:
         if isinstance(child.tag, str) and child.tag != _META:
             return child

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+import json
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from xml_pipeline import HandlerMetadata, HandlerResponse, StreamPump
 from xml_pipeline.errors import (
@@ -513,6 +516,91 @@ async def test_the_text_of_an_error_tells_nothing_about_the_inside() -> None:
             details.add(caught.value.detail)
     assert len(texts) == 1
     assert len(details) > 3
+
+
+# --- any organism at all ----------------------------------------------------------------------------------------------
+
+NAMES = ["agent.0", "agent.1", "tool 0", "tool 1", "stream", "crowd", "nobody"]
+_LEAVES = ["respond", "nothing", "crash", "hang", "cancel", "wrong", "unwritable", "error", "pause"]
+_PLANS = st.recursive(
+    st.lists(st.sampled_from(_LEAVES), max_size=3),
+    lambda plans: st.lists(
+        st.sampled_from(_LEAVES)
+        | st.tuples(st.sampled_from(["call", "send", "expect", "delegate", "bytes"]), st.sampled_from(NAMES), plans),
+        max_size=4,
+    ),
+    max_leaves=8,
+)
+
+
+async def carry_out(plan: list[Any]) -> AsyncIterator[Any]:
+    """What a handler with such a plan does, one thing after the other."""
+    for step in plan:
+        if step == "respond":
+            yield HandlerResponse.respond(Reply("answer"))
+        elif step == "crash":
+            raise RuntimeError("as planned")
+        elif step == "hang":
+            await asyncio.Event().wait()
+        elif step == "cancel":
+            raise asyncio.CancelledError
+        elif step == "wrong":
+            yield 7
+        elif step == "unwritable":
+            yield HandlerResponse.respond(Reply("\x00"))
+        elif step == "error":
+            yield HandlerResponse.respond(SystemError("budget", "", False))
+        elif step == "pause":
+            await asyncio.sleep(0)
+        elif step != "nothing":
+            verb, to, further = step
+            payload = Ask(json.dumps(further))
+            if verb == "delegate":
+                yield HandlerResponse.delegate(payload, to)
+            elif verb == "call":
+                yield HandlerResponse.call(payload, to, tag="relay")
+            elif verb == "bytes":
+                yield HandlerResponse(Note("nobody takes this"), to)
+            else:
+                yield HandlerResponse(payload, to, tag="relay", expect_answer=verb == "expect")
+
+
+async def planned(message: Any, metadata: HandlerMetadata) -> Any:
+    if not isinstance(message, Ask):
+        return HandlerResponse.respond(Reply("relayed")) if metadata.tag == "relay" else None
+    sent = [item async for item in carry_out(json.loads(message.text))]
+    return sent[0] if len(sent) == 1 else sent
+
+
+async def planned_stream(message: Any, metadata: HandlerMetadata) -> AsyncIterator[Any]:
+    async for item in carry_out(json.loads(message.text)):
+        yield item
+
+
+@settings(max_examples=80, deadline=None)
+@given(plans=st.lists(st.tuples(st.sampled_from(NAMES), _PLANS), min_size=1, max_size=4))
+def test_whatever_handlers_do_every_message_ends_once_and_everybody_is_told(plans: list[tuple[str, list[Any]]]) -> None:
+    async def ask(pump: StreamPump, name: str, plan: list[Any]) -> None:
+        try:
+            await pump.request(name, Ask(json.dumps(plan)), timeout=PATIENCE)
+        except PipelineError as error:
+            assert not error.detail.startswith("no answer from"), "nobody was told until the request's own time was over"
+
+    async def main() -> None:
+        pump = StreamPump(max_hops=8, max_turns=8, timeout=0.03)
+        for name in ("agent.0", "agent.1"):
+            pump.register(name, planned, Ask, agent=True, peers=[peer for peer in NAMES if peer != "tool 1"])
+        for name in ("tool 0", "tool 1"):
+            pump.register(name, planned, (Ask, Reply) if name == "tool 1" else Ask)
+        pump.register("stream", planned_stream, Ask)
+        for name in ("one", "two"):
+            pump.register(name, planned, Ask, broadcast="crowd")
+        async with audited(pump):
+            await asyncio.gather(*(ask(pump, name, plan) for name, plan in plans))
+            for name, plan in plans:
+                await pump.inject(name, Ask(json.dumps(plan)))
+
+    asyncio.run(main())
 
 
 # --- dead letters -----------------------------------------------------------------------------------------------------

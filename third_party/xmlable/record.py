@@ -43,7 +43,7 @@ class Record(Kind):
     def __init__(self, cls: type, fields: Callable[[], tuple[Field, ...]]) -> None:
         self.cls = cls
         # The name of a pydantic model such as `Page[int]` is no XML name; as a type and as an item it is `PageInt`.
-        self.name = pascal(re.sub(r"\W+", "_", cls.__name__).strip("_"))
+        self.name = pascal(re.sub(r"\W+", "_", cls.__name__))
         self.root = cls.__name__ if is_xml_name(cls.__name__) else self.name
         self.expected = cls.__name__
         self.hashable = cls.__hash__ is not None

@@ -70,6 +70,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         complain(*failed.lines)
         return failed.code
     except _UsageError as error:
+        if type(error).__name__ == "NoArgsIsHelpError":  # its message is the help
+            complain(error.format_message())
+            return Exit.USAGE
         complain(f"error: {_sentence(error.format_message())} (see: {_command(error)} --help)")
         return Exit.USAGE
     except (KeyboardInterrupt, typer.Abort):

@@ -101,9 +101,8 @@ class Server:
         return [listener.name for listener in self._pump.statistics().listeners if listener.running]
 
     def _report(self, report: ShutdownReport) -> Exit:
-        outcomes = (
-            ", ".join(f"{count} {outcome}" for outcome, count in sorted(report.outcomes.items()) if count) or "none"
-        )
+        counts = [f"{count} {outcome}" for outcome, count in sorted(report.outcomes.items()) if count]
+        outcomes = ", ".join(counts) or "none"
         if report.drained and not report.hung:
             say(f"stopped after {report.seconds:.1f} s, everything was finished; messages: {outcomes}")
             return Exit.OK

@@ -120,8 +120,7 @@ class Ingress:
         except BaseException:
             self._scheduler.pass_on(queue)
             raise
-        state = self._mint.external(conversation, frame, from_id, target or None, wire)
-        state.text = text
+        state = self._mint.external(conversation, frame, from_id, target or None, wire, text)
         return self._enter(state, conversation, exchange, queue, stream)
 
     async def admit_raw(

@@ -37,10 +37,13 @@ class Mint:
         """Messages that have no outcome yet."""
 
     def external(
-        self, conversation: Conversation, frame: Frame, from_id: str, to: str | None, raw: bytes
+        self, conversation: Conversation, frame: Frame, from_id: str, to: str | None, raw: bytes, text: str = ""
     ) -> MessageState:
-        """A message from outside; its sender was decided by the ingress."""
+        """A message from outside; its sender was decided by the ingress, which gives ``text`` if it wrote the envelope."""
         state = MessageState(raw)
+        if text:
+            state.text = text
+            state.own = raw
         state.thread_id = frame.id
         state.from_id = from_id
         state.to_id = to
@@ -68,6 +71,7 @@ class Mint:
     ) -> MessageState:
         """A message on a frame: a call, the next turn, or an answer. ``text`` is the payload's canonical text."""
         state = MessageState(message_text(text, from_xml, listener.xml_name, frame.id))
+        state.own = state.raw_bytes
         state.text = text
         state.thread_id = frame.id
         state.to_id = listener.name
@@ -82,6 +86,7 @@ class Mint:
         """An answer of a root frame, on its way to whoever asked."""
         conversation = frame.conversation
         state = MessageState(message_text(text, escape_text(from_id), escape_text(conversation.owner), conversation.id))
+        state.own = state.raw_bytes
         state.text = text
         state.thread_id = conversation.id
         state.from_id = from_id

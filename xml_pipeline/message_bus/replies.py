@@ -317,45 +317,49 @@ class Replies:
 
     def _send_model_output(self, turn: Turn, raw: bytes) -> None:
         output = recover_roots(raw, self._bounds)
-        turn.state.repairs = (*turn.state.repairs, *output.repairs)
-        if len(output.roots) > self._max_fan_out:
-            raise ValidationError(f"model output with {len(output.roots)} roots", step="reply")
-        sent = 0
+        repairs = list(output.repairs)
+        parts: list[tuple[str | None, _Payload]] = []
         for root in output.roots:
+            parts += self._parts(turn, root, repairs)
+        turn.state.repairs = (*turn.state.repairs, *repairs)
+        if not parts:
+            raise ValidationError(f"the bytes that {turn.listener.name!r} returned hold nothing usable", step="reply")
+        if len(parts) > self._max_fan_out:
+            raise ValidationError(
+                f"model output of {turn.listener.name!r} with {len(parts)} payloads (max_fan_out={self._max_fan_out})",
+                step="reply",
+            )
+        for to, payload in parts:
             if turn.frame.state is FrameState.CANCELLED:
                 return
-            sent += self._send_root(turn, root)
-        if not sent:
-            raise ValidationError(f"the bytes that {turn.listener.name!r} returned hold nothing usable", step="reply")
+            self._send_part(turn, to, payload)
 
-    def _send_root(self, turn: Turn, root: bytes) -> int:
-        tree = parse_strict(root)
-        if tree.tag == f"{{{envelope.ENVELOPE_NAMESPACE}}}message" or tree.tag == "message":
-            to, elements = envelope.read_request(tree)
-            for element in elements:
-                self._send_request(turn, to, element)
-            return len(elements)
+    def _parts(self, turn: Turn, root: bytes, repairs: list[str]) -> list[tuple[str | None, _Payload]]:
+        """What one root of model output asks for: targets and payloads; an answer has the target ``None``."""
+        if root.startswith(b"<message"):
+            tree = parse_strict(root)
+            if tree.tag in ("message", f"{{{envelope.ENVELOPE_NAMESPACE}}}message"):
+                to, elements = envelope.read_request(tree)
+                return [(to or "", self._from_root(element)) for element in elements]
         payload = self._from_root(root)
-        codec = self._expected_answer(turn, payload.name)
-        if codec is None:
-            return 0
-        payload.codec = codec
-        try:
-            self._answer(turn, payload)
-        except PipelineError as failure:
-            self._ledger.refuse(turn.frame, turn.frame.caller, "", failure)
-        return 1
+        payload.codec = self._expected_answer(turn, payload.name)
+        if payload.codec is None:
+            repairs.append(f"<{payload.name}> was dropped: it is no answer that was asked for, and names no target")
+            return []
+        return [(None, payload)]
 
-    def _send_request(self, turn: Turn, to: str | None, element: bytes) -> None:
+    def _send_part(self, turn: Turn, to: str | None, payload: _Payload) -> None:
         try:
+            if to is None:
+                self._answer(turn, payload)
+                return
             if not to:
                 raise RoutingError("a <message> in model output must name its target in <to>", step="reply")
-            payload = self._from_root(element)
             if to == turn.frame.caller:
                 payload.codec = self._expected_answer(turn, payload.name)
             self._route(turn, HandlerResponse(None, to), payload)
         except PipelineError as failure:
-            self._ledger.refuse(turn.frame, to or "", "", failure)
+            self._ledger.refuse(turn.frame, to or turn.frame.caller, "", failure)
 
     def _expected_answer(self, turn: Turn, name: str) -> Codec[Any] | None:
         """The codec of a root that is an answer: the listener's output class, or a class its caller accepts."""

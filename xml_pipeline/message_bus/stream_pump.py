@@ -37,7 +37,6 @@ from xml_pipeline.message_bus.steps.c14n import c14n
 from xml_pipeline.message_bus.steps.deserialization import make_deserialization
 from xml_pipeline.message_bus.steps.envelope_validation import validate_envelope
 from xml_pipeline.message_bus.steps.fan_out import extract_payloads
-from xml_pipeline.message_bus.steps.payload_extraction import extract_payload
 from xml_pipeline.message_bus.steps.payload_validation import make_xsd_validation
 from xml_pipeline.message_bus.steps.step import wrap_step
 from xml_pipeline.message_bus.steps.thread_assignment import assign_thread
@@ -374,15 +373,17 @@ class StreamPump:
         """
         admitted = await self._admit(target, payload, from_id, thread_id, routing_table, stream=True)
         answers = admitted.exchange.stream(timeout)
+        ended = False
         try:
-            while True:
+            while not ended:
                 with self._dispatcher.lending():
                     answer = await anext(answers, _END)
-                if answer is _END:
-                    return
-                yield answer
+                ended = answer is _END
+                if not ended:
+                    yield answer
         finally:
-            self.cancel(admitted.conversation.id)
+            if not ended:
+                self.cancel(admitted.conversation.id)
 
     async def wait(self, thread: str, timeout: float = 30.0) -> Any:
         """What `request` returns or raises, for a conversation begun by `inject`: its latest message's first answer.
@@ -643,8 +644,10 @@ class StreamPump:
 
     _c14n_step = staticmethod(c14n)
     _envelope_validation_step = staticmethod(validate_envelope)
-    _payload_extraction_step = staticmethod(extract_payload)
     _thread_assignment_step = staticmethod(assign_thread)
+
+    def _payload_extraction_step(self, state: MessageState) -> MessageState:
+        return self.engine.reception.extract(state)
 
     def _fan_out_step(self, state: MessageState) -> MessageState | list[MessageState]:
         return self.engine.reception.fan_out(state)

@@ -3,7 +3,7 @@ import uuid
 import pytest
 
 from xml_pipeline.errors import ValidationError
-from xml_pipeline.message_bus.message_state import MessageState
+from xml_pipeline.message_bus.message_state import MessageState, Origin
 from xml_pipeline.message_bus.steps.thread_assignment import assign_thread, is_thread_id, thread_assignment_step
 
 CANONICAL = "3e1f2d0c-5b1a-4c60-8f0a-6a2f2b7d9c11"
@@ -54,3 +54,9 @@ async def test_any_other_id_is_refused_with_a_note_never_replaced(thread):
     assert "not a canonical version-4 UUID" in note
     assert len(note) < 200
     assert not is_thread_id(thread)
+
+
+def test_the_pump_s_own_id_is_not_looked_at():
+    state = MessageState(thread_id="frame")
+    state.origin = Origin.INTERNAL
+    assert assign_thread(state).thread_id == "frame"

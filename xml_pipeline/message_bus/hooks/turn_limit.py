@@ -13,7 +13,7 @@ class TurnLimit(TurnHook):
     """Refuses the turn that is one too many.
 
     Args:
-        max_turns: handler calls on one frame. Generic listeners, which join the answers of many, are exempt.
+        max_turns: handler calls on one frame. The answers that a generic listener joins do not count.
     """
 
     def __init__(self, max_turns: int) -> None:
@@ -23,8 +23,10 @@ class TurnLimit(TurnHook):
         frame, listener = state.frame, state.listener
         if frame is None or listener is None:
             return
+        if listener.is_generic and state.is_answer and state.from_id != "system":
+            return
         frame.turns += 1
-        if frame.turns > self._max_turns and not listener.is_generic:
+        if frame.turns > self._max_turns:
             raise HopLimitError(
                 f"{listener.name!r} took {self._max_turns} turns on one frame (max_turns)", target=listener.name
             )

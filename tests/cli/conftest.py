@@ -1,0 +1,232 @@
+"""Commands run as processes: `cli` for those that end by themselves, `start` for those that must be told to."""
+
+from __future__ import annotations
+
+import json
+import os
+import queue
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+DEADLINE = 30.0
+"""Seconds after which a test gives up; nothing here takes so long, unless the machine is very busy."""
+
+ENVIRONMENT = {
+    **{name: value for name, value in os.environ.items() if not name.startswith(("XML_PIPELINE_", "MAKE"))},
+    "PYTHONPATH": str(ROOT),
+    "PYTHONDONTWRITEBYTECODE": "1",  # or a module written twice in one second may be read from its old bytecode
+    "NO_COLOR": "1",
+    "COLUMNS": "200",
+}
+
+
+class Result:
+    """How a command ended."""
+
+    def __init__(self, args: tuple[str, ...], code: int, out: str, err: str) -> None:
+        self.args, self.code, self.out, self.err = args, code, out, err
+
+    def __repr__(self) -> str:
+        return f"{self.args} -> {self.code}\n--- stdout\n{self.out}--- stderr\n{self.err}"
+
+    def complaint(self, code: int) -> str:
+        """The one line on stderr, after a look at all the rest."""
+        assert self.code == code, self
+        assert "Traceback" not in self.err, self
+        lines = self.err.splitlines()
+        assert len(lines) == 1, self
+        return lines[0]
+
+
+class Zygote:
+    """Runs commands, see ``zygote.py``."""
+
+    def __init__(self) -> None:
+        self._process = subprocess.Popen(
+            [sys.executable, str(Path(__file__).with_name("zygote.py"))],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            env=ENVIRONMENT,
+            text=True,
+        )
+
+    def run(self, cwd: Path, args: tuple[str, ...], stdin: bytes, env: dict[str, str]) -> Result:
+        assert self._process.stdin is not None and self._process.stdout is not None
+        job = {"args": args, "cwd": str(cwd), "stdin": stdin.decode("latin-1"), "env": env}
+        self._process.stdin.write(json.dumps(job) + "\n")
+        self._process.stdin.flush()
+        answer = json.loads(self._process.stdout.readline())
+        return Result(args, answer["code"], answer["out"], answer["err"])
+
+    def close(self) -> None:
+        with self._process:
+            assert self._process.stdin is not None
+            self._process.stdin.close()
+
+
+class Running:
+    """A command that goes on."""
+
+    def __init__(self, cwd: Path, args: tuple[str, ...], env: dict[str, str]) -> None:
+        self.args = args
+        self.out: list[str] = []
+        self.err: list[str] = []
+        self._news: queue.SimpleQueue[None] = queue.SimpleQueue()
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "xml_pipeline.cli", *args],
+            cwd=cwd,
+            env={**ENVIRONMENT, **env},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        self._threads = [
+            threading.Thread(target=self._read, args=pair, daemon=True)
+            for pair in ((self.process.stdout, self.out), (self.process.stderr, self.err))
+        ]
+        for thread in self._threads:
+            thread.start()
+
+    def _read(self, stream: Any, lines: list[str]) -> None:
+        for line in stream:
+            lines.append(line.rstrip("\n"))
+            self._news.put(None)
+        self._news.put(None)
+
+    def wait_for(self, text: str, *, times: int = 1) -> str:
+        """Wait until ``text`` was printed, on stdout or stderr, so many times; return the line."""
+        deadline = time.monotonic() + DEADLINE
+        while True:
+            found = [line for line in [*self.out, *self.err] if text in line]
+            if len(found) >= times:
+                return found[times - 1]
+            left = deadline - time.monotonic()
+            if left <= 0 or (self.process.poll() is not None and not any(map(threading.Thread.is_alive, self._threads))):
+                found = [line for line in [*self.out, *self.err] if text in line]
+                assert len(found) >= times, f"{text!r} was not printed\n{self}"
+                return found[times - 1]
+            try:
+                self._news.get(timeout=min(left, 1.0))
+            except queue.Empty:
+                continue
+
+    def signal(self, number: int) -> None:
+        self.process.send_signal(number)
+
+    def end(self) -> int:
+        """Wait until it has ended; return its exit code."""
+        try:
+            code = self.process.wait(DEADLINE)
+        except subprocess.TimeoutExpired:
+            pytest.fail(f"it did not end\n{self}")
+        for thread in self._threads:
+            thread.join(DEADLINE)
+        return code
+
+    def __repr__(self) -> str:
+        out, err = "\n".join(self.out), "\n".join(self.err)
+        return f"{self.args} -> {self.process.poll()}\n--- stdout\n{out}\n--- stderr\n{err}"
+
+    def close(self) -> None:
+        if self.process.poll() is None:
+            self.process.kill()
+        self.process.wait()
+        for thread in self._threads:
+            thread.join(DEADLINE)
+        for stream in (self.process.stdout, self.process.stderr):
+            assert stream is not None
+            stream.close()
+
+
+@pytest.fixture(scope="session")
+def zygote() -> Iterator[Zygote]:
+    process = Zygote()
+    yield process
+    process.close()
+
+
+@pytest.fixture
+def cli(zygote: Zygote, tmp_path: Path) -> Callable[..., Result]:
+    """Run a command in the test's directory, and wait for its end."""
+
+    def run(*args: str, stdin: bytes = b"", cwd: Path = tmp_path, env: dict[str, str] | None = None) -> Result:
+        return zygote.run(cwd, args, stdin, env or {})
+
+    return run
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Iterator[Callable[..., Running]]:
+    """Start a command in the test's directory; it is killed after the test, if it has not ended."""
+    started: list[Running] = []
+
+    def begin(*args: str, cwd: Path = tmp_path, env: dict[str, str] | None = None) -> Running:
+        started.append(Running(cwd, args, env or {}))
+        return started[-1]
+
+    yield begin
+    for running in started:
+        running.close()
+
+
+HANDLERS = '''
+import asyncio, os
+from dataclasses import dataclass, field
+from xml_pipeline import HandlerResponse
+
+@dataclass
+class Ping:
+    text: str
+    count: int = 1
+
+@dataclass
+class Pong:
+    text: str
+
+@dataclass
+class Note:
+    text: str
+
+async def echo(payload, metadata):
+    """Answers; or does what the text says."""
+    match payload.text:
+        case "crash":
+            raise ValueError("it crashed")
+        case "hang":
+            await asyncio.Event().wait()
+        case "silent":
+            return None
+        case "print":
+            print("printed by the handler")
+        case "sender":
+            return HandlerResponse.respond(Pong(metadata.from_id))
+        case "many":
+            return [HandlerResponse.respond(Pong(str(number))) for number in range(3)]
+    return HandlerResponse.respond(Pong(f"echo {payload.text}"))
+'''
+
+ORGANISM = """
+organism: {name: test}
+listeners:
+  - {name: echo, payload_class: handlers.Ping, handler: handlers.echo, description: Answers.}
+  - {name: two, payload_class: [handlers.Ping, handlers.Note], handler: handlers.echo, description: Takes two.}
+  - {name: all.one, broadcast: true, payload_class: handlers.Ping, handler: handlers.echo, description: One.}
+  - {name: all.other, broadcast: true, payload_class: handlers.Ping, handler: handlers.echo, description: Other.}
+"""
+
+
+@pytest.fixture
+def organism(tmp_path: Path) -> Path:
+    """An organism in the test's directory."""
+    (tmp_path / "handlers.py").write_text(HANDLERS)
+    (tmp_path / "organism.yaml").write_text(ORGANISM)
+    return tmp_path
