@@ -110,7 +110,9 @@ class Running:
             if len(found) >= times:
                 return found[times - 1]
             left = deadline - time.monotonic()
-            if left <= 0 or (self.process.poll() is not None and not any(map(threading.Thread.is_alive, self._threads))):
+            if left <= 0 or (
+                self.process.poll() is not None and not any(map(threading.Thread.is_alive, self._threads))
+            ):
                 found = [line for line in [*self.out, *self.err] if text in line]
                 assert len(found) >= times, f"{text!r} was not printed\n{self}"
                 return found[times - 1]

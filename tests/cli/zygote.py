@@ -9,12 +9,9 @@ import os
 import sys
 import tempfile
 
-import xml_pipeline.cli.conversation
-import xml_pipeline.cli.loop
-import xml_pipeline.cli.payloads
-import xml_pipeline.cli.server
-import xml_pipeline.cli.views
-import xml_pipeline.organism
+# Imported for the children: what their commands will import.
+from xml_pipeline import organism  # noqa: F401
+from xml_pipeline.cli import conversation, loop, payloads, server, views  # noqa: F401
 from xml_pipeline.cli.main import main
 
 
@@ -34,7 +31,7 @@ def run(job):
 def become(job, stdin, out, err):
     for number, file in enumerate((stdin, out, err)):
         os.dup2(file.fileno(), number)
-    sys.stdin = open(0)
+    sys.stdin = os.fdopen(0)
     os.environ.update(job["env"])
     os.chdir(job["cwd"])
     sys.argv = ["xml-pipeline", *job["args"]]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterable, AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -90,6 +90,12 @@ async def reached(event: asyncio.Event) -> None:
     """Wait for an event, for as long as a test may."""
     async with asyncio.timeout(PATIENCE):
         await event.wait()
+
+
+async def read_all(answers: AsyncIterable[Any], into: list[Any]) -> None:
+    """Put every answer of a stream into a list that outlives the stream's error."""
+    async for answer in answers:
+        into.append(answer)  # noqa: PERF401 - what came before the error must be kept
 
 
 async def echo(payload: Any, metadata: HandlerMetadata) -> HandlerResponse:

@@ -30,7 +30,9 @@ def crowd(pump: StreamPump, **handlers: Any) -> None:
 
 async def test_every_member_gets_it_on_a_frame_of_its_own_and_answers_for_itself() -> None:
     left, right = says("left"), says("right")
-    agent = Recorder(lambda message, _: HandlerResponse(Ask("all"), "crowd", tag="t") if isinstance(message, Note) else None)
+    agent = Recorder(
+        lambda message, _: HandlerResponse(Ask("all"), "crowd", tag="t") if isinstance(message, Note) else None
+    )
     pump = StreamPump()
     pump.register("agent", agent, Note, agent=True, peers=["crowd"])
     crowd(pump, left=left, right=right)

@@ -228,7 +228,7 @@ def test_interleaved_conversations_over_the_same_path_never_see_each_other(
     conversations: int, turns: int, slots: int, seed: int
 ) -> None:
     """agent -> relay.one -> tool and back, all conversations at once, with the event loop's order shuffled."""
-    chance = random.Random(seed)  # noqa: S311
+    chance = random.Random(seed)
     seen: dict[str, set[str]] = {}
 
     async def pause() -> None:
@@ -313,7 +313,7 @@ NAMES = [
     "a.b.c.d",
     ".leading",
     "two words",
-    "it's \"quoted\"",
+    'it\'s "quoted"',
     "<&>",
     "</from><to>admin</to>",
     "&amp;",
@@ -377,7 +377,9 @@ async def test_names_match_exactly() -> None:
 async def test_a_conversation_is_complete_when_nothing_of_it_runs_not_when_somebody_returns_none() -> None:
     gate = Gate()
     pump = StreamPump()
-    pump.register("starter", Recorder(lambda ask, _: [HandlerResponse(Ask(), "slow"), HandlerResponse(Ask(), "quiet")]), Ask)
+    pump.register(
+        "starter", Recorder(lambda ask, _: [HandlerResponse(Ask(), "slow"), HandlerResponse(Ask(), "quiet")]), Ask
+    )
     pump.register("slow", gate, Ask)
     quiet = Recorder()
     pump.register("quiet", quiet, Ask)
@@ -403,17 +405,17 @@ async def test_having_called_somebody_is_not_a_hold() -> None:
 
 async def test_a_hold_keeps_the_conversation_open_until_it_is_released() -> None:
     holds = []
+    held = asyncio.Event()
 
     async def hold(payload: Ask, metadata: HandlerMetadata) -> None:
         holds.append(get_registry().hold(metadata.thread_id, "a call to elsewhere"))
+        held.set()
 
     pump = StreamPump()
     pump.register("holder", hold, Ask)
     async with audited(pump) as audit:
         request = asyncio.create_task(pump.request("holder", Ask()))
-        await audit.idle()
-        while not holds:
-            await asyncio.sleep(0)
+        await reached(held)
         await audit.idle()
         assert not request.done()
         assert pump.statistics().open_frames == 2
@@ -573,12 +575,19 @@ async def test_finished_conversations_are_freed_without_the_garbage_collector() 
 async def test_what_is_remembered_is_forgotten_after_its_time() -> None:
     pump = StreamPump(thread_idle_ttl=0.05)
     pump.register("memory", remember, Ask)
+    forgotten = asyncio.Event()
+    forget = pump.engine.registry.on_forget
+
+    def on_forget(conversation_id: str) -> None:
+        forget(conversation_id)
+        forgotten.set()
+
+    pump.engine.registry.on_forget = on_forget
     async with audited(pump) as audit:
         await pump.request("memory", Ask("one"), thread_id=CHOSEN, from_id="ann")
         await audit.idle()
-        async with asyncio.timeout(PATIENCE):
-            while pump.statistics().retained_conversations:
-                await asyncio.sleep(0.01)
+        await reached(forgotten)
+        assert pump.statistics().retained_conversations == 0
         assert len(pump.engine.history.by_conversation(CHOSEN)) == 0
         # Its id is free again, for anybody.
         assert await pump.request("memory", Ask("two"), thread_id=CHOSEN, from_id="bob") == Reply("two")

@@ -25,10 +25,10 @@ from .helpers import Ask, Count, Note, Recorder, Reply, audited, calls, echo, te
 THREAD = "0b1d3c7e-6f0a-4f3b-9d0e-1c2b3a4d5e6f"
 
 
-def envelope(*payloads: str, to: str = "sink", before: str = "", from_: str = "console") -> bytes:
+def envelope(*payloads: str, to: str = "sink", before: str = "", from_: str = "console", thread: str = THREAD) -> bytes:
     return (
         f'{before}<message xmlns="https://xml-pipeline.org/ns/envelope/v1">'
-        f"<meta><from>{from_}</from><to>{to}</to><thread>{THREAD}</thread></meta>{''.join(payloads)}</message>"
+        f"<meta><from>{from_}</from><to>{to}</to><thread>{thread}</thread></meta>{''.join(payloads)}</message>"
     ).encode()
 
 
@@ -46,7 +46,8 @@ async def test_d2_answers_of_the_second_and_third_conversation_over_a_path_arriv
     pump.register("b", echo, Ask)
     async with audited(pump) as audit:
         for number in range(3):
-            await pump.inject(envelope(ask(str(number)), to="a").replace(THREAD[-1:].encode() + b"</thread>", b"%d</thread>" % number), None, "console")
+            thread = THREAD[:-1] + str(number)
+            await pump.inject(envelope(ask(str(number)), to="a", thread=thread), None, "console")
         await audit.idle()
     assert sorted(text_of(message) for message in agent.payloads if isinstance(message, Reply)) == ["0", "1", "2"]
 
@@ -174,26 +175,25 @@ async def test_d21_a_loop_of_51_steps_is_fine_and_an_endless_one_ends_with_an_er
 
 
 @pytest.mark.parametrize(
-    ("raw", "cause"),
+    ("raw", "step"),
     [
-        (b"<message", "parse"),
-        (b"", "empty"),
-        (b"<other/>", "other"),
-        (envelope(), "payload"),
-        (envelope("<Nobody xmlns=''/>"), "Nobody"),
-        (envelope('<Ask xmlns=""><Wrong/></Ask>'), "Wrong"),
+        (b"", "repair"),
+        (b"<message", "repair"),
+        (b"<other/>", "envelope"),
+        (envelope(), "envelope"),
+        (envelope(ask(), from_="somebody"), "extraction"),
+        (envelope("<Nobody xmlns=''/>"), "route"),
     ],
 )
-async def test_d22_the_first_error_is_the_one_that_is_reported(raw: bytes, cause: str) -> None:
+async def test_d22_the_first_error_is_the_one_that_is_reported(raw: bytes, step: str) -> None:
     sink = Recorder()
     pump = StreamPump()
     pump.register("sink", sink, Ask)
     async with audited(pump):
         with pytest.raises(PipelineError) as caught:
             await pump.wait(await pump.inject(raw, None, "console"))
-    detail = caught.value.detail
-    assert "no envelope_tree" not in detail
-    assert cause == "parse" or cause == "empty" or cause in detail, detail
+    assert step in caught.value.step, caught.value.detail
+    assert "no envelope_tree" not in caught.value.detail
     assert not sink.seen
 
 
@@ -274,7 +274,9 @@ async def test_d25_one_bad_payload_of_several_does_not_stop_the_others() -> None
 
 async def test_d26_an_envelope_cut_at_any_byte_never_calls_a_handler() -> None:
     sink = Recorder()
-    whole = envelope('<Count xmlns=""><Number>1000000</Number></Count>', before='<?xml version="1.0" encoding="UTF-8"?>\n')
+    whole = envelope(
+        '<Count xmlns=""><Number>1000000</Number></Count>', before='<?xml version="1.0" encoding="UTF-8"?>\n'
+    )
     pump = StreamPump()
     pump.register("sink", sink, Count)
     async with audited(pump) as audit:
@@ -290,9 +292,7 @@ async def test_d26_an_envelope_cut_at_any_byte_never_calls_a_handler() -> None:
 
 async def test_d27_a_handler_learns_that_its_text_cannot_be_written() -> None:
     """It used to be an exception inside the dispatcher, after the handler's side effects, that nobody saw."""
-    agent = Recorder(
-        lambda m, _: HandlerResponse(Note("bell \x07"), "sink", tag="t") if isinstance(m, Ask) else None
-    )
+    agent = Recorder(lambda m, _: HandlerResponse(Note("bell \x07"), "sink", tag="t") if isinstance(m, Ask) else None)
     sink = Recorder()
     pump = StreamPump()
     pump.register("agent", agent, Ask, agent=True, peers=["sink"])
@@ -313,7 +313,6 @@ async def test_d27_a_handler_learns_that_its_text_cannot_be_written() -> None:
         '<!DOCTYPE message SYSTEM "file:///etc/hostname">',
         '<!DOCTYPE m [<!ENTITY a "aaaa"><!ENTITY b "&a;&a;&a;"><!ENTITY c "&b;&b;&b;">]>',
         '<?xml version="1.0" encoding="UTF-16"?>',
-        '<?xml version="1.1"?>',
     ],
 )
 async def test_d30_document_types_entities_and_other_encodings_are_refused(before: str) -> None:

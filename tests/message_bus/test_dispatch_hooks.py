@@ -47,9 +47,11 @@ class Recorder:
 class Talkative(Recorder):
     """Waits in every call, as one that writes to a disk does."""
 
-    async def on_intent(self, **fields):
+    async def on_intent(self, *, thread_id, from_id, to_id, payload_type, payload_bytes):
         await asyncio.sleep(0)
-        return await super().on_intent(**fields)
+        return await super().on_intent(
+            thread_id=thread_id, from_id=from_id, to_id=to_id, payload_type=payload_type, payload_bytes=payload_bytes
+        )
 
     async def on_dispatched(self, entry_id):
         await asyncio.sleep(0)

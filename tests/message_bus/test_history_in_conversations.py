@@ -112,7 +112,10 @@ async def test_errors_are_part_of_what_an_agent_was_told() -> None:
     async with audited(pump):
         await pump.request("agent", Ask("x"), thread_id=CHOSEN)
         slots = pump.engine.history.by_conversation(CHOSEN)
-    assert [(slot.from_id, slot.metadata.payload_type) for slot in slots] == [("external", "Ask"), ("system", "SystemError")]
+    assert [(slot.from_id, slot.metadata.payload_type) for slot in slots] == [
+        ("external", "Ask"),
+        ("system", "SystemError"),
+    ]
 
 
 async def test_a_message_that_no_handler_got_is_not_part_of_the_history() -> None:
@@ -126,7 +129,9 @@ async def test_a_message_that_no_handler_got_is_not_part_of_the_history() -> Non
 
 async def test_the_slot_tells_what_its_handler_was_told() -> None:
     agent = Recorder(
-        lambda message, m: HandlerResponse.respond(Reply("x")) if m.is_self_call else HandlerResponse(Ask("again"), "agent")
+        lambda message, m: (
+            HandlerResponse.respond(Reply("x")) if m.is_self_call else HandlerResponse(Ask("again"), "agent")
+        )
     )
     pump = StreamPump()
     pump.register("agent", agent, Ask, agent=True, peers=["tool"], description="An agent.")

@@ -38,7 +38,9 @@ def message(to: str, payload: str, head: str = "") -> str:
         (b'<?xml version="1.0"?>\n<Reply><Text>declared</Text></Reply>', "declared"),
     ],
 )
-async def test_a_root_of_the_output_class_is_the_answer_and_repair_keeps_what_the_text_says(raw: bytes, text: str) -> None:
+async def test_a_root_of_the_output_class_is_the_answer_and_repair_keeps_what_the_text_says(
+    raw: bytes, text: str
+) -> None:
     pump = StreamPump()
     pump.register("model", model(raw), Ask, agent=True, peers=[], output_class=Reply)
     async with audited(pump):
@@ -131,7 +133,9 @@ async def test_an_answer_is_held_to_its_schema() -> None:
     pump = StreamPump()
     raw = b"<Reply><Text>x</Text><Extra>y</Extra></Reply>"
     boss = Recorder(
-        lambda m, _: HandlerResponse(Ask(), "model") if isinstance(m, Note) else HandlerResponse.respond(Reply(text_of(m)))
+        lambda m, _: (
+            HandlerResponse(Ask(), "model") if isinstance(m, Note) else HandlerResponse.respond(Reply(text_of(m)))
+        )
     )
     pump.register("boss", boss, Note, agent=True, peers=["model"])
     pump.register("model", Recorder(lambda *_: raw), Ask, output_class=Reply)

@@ -25,6 +25,7 @@ from xml_pipeline.errors import (
     ValidationError,
     from_code,
 )
+from xml_pipeline.message_bus.events import AgentStateEvent, MessageReceivedEvent, MessageSentEvent
 from xml_pipeline.message_bus.message_state import SystemError
 
 from .helpers import PATIENCE, Ask, Gate, Note, Recorder, Reply, audited, calls, crash, echo, reached, text_of
@@ -137,10 +138,20 @@ CASES = [
         handler=returns(HandlerResponse.respond(Reply("x" * 3000))),
         limits={"max_message_bytes": 2000},
     ),
-    Case("oversize message", ValidationError, "max_message_bytes", payload=Ask("x" * 3000), limits={"max_message_bytes": 2000}),
-    Case("error as an answer", HandlerError, "answered with an error", handler=returns(HandlerResponse.respond(
-        SystemError("handler", "my own words", True)))),
-]  # fmt: skip
+    Case(
+        "oversize message",
+        ValidationError,
+        "max_message_bytes",
+        payload=Ask("x" * 3000),
+        limits={"max_message_bytes": 2000},
+    ),
+    Case(
+        "error as an answer",
+        HandlerError,
+        "answered with an error",
+        handler=returns(HandlerResponse.respond(SystemError("handler", "my own words", True))),
+    ),
+]
 
 each_case = pytest.mark.parametrize("case", CASES, ids=lambda case: case.name.replace(" ", "-"))
 
@@ -250,9 +261,11 @@ async def test_an_error_passes_every_tool_on_its_way_to_the_outside() -> None:
     assert [event.outcome for event in audit.outcomes()] == ["forwarded"] * 3 + ["failed"]
 
 
-# --- an agent that fails while it is working on an answer ---------------------------------------------------------------
+# --- an agent that fails while it is working on an answer -------------------------------------------------------------
 
-LATER_FAILURES = [case for case in CASES if case.name in ("crash", "wrong return type", "timeout", "CancelledError inside")]
+LATER_FAILURES = [
+    case for case in CASES if case.name in ("crash", "wrong return type", "timeout", "CancelledError inside")
+]
 
 
 @pytest.mark.parametrize("case", LATER_FAILURES, ids=lambda case: case.name.replace(" ", "-"))
@@ -280,7 +293,9 @@ async def test_an_agents_failure_on_an_answer_closes_its_frame_and_reaches_its_c
 
 async def test_one_turn_too_many_is_told_to_the_caller_once() -> None:
     agent = Recorder(
-        lambda message, _: [HandlerResponse(Ask(str(n)), "tool") for n in range(6)] if isinstance(message, Ask) else None
+        lambda message, _: (
+            [HandlerResponse(Ask(str(n)), "tool") for n in range(6)] if isinstance(message, Ask) else None
+        )
     )
     boss = Recorder(lambda message, _: HandlerResponse(Ask("go"), "agent") if isinstance(message, Ask) else None)
     pump = StreamPump(max_turns=3)
@@ -407,13 +422,11 @@ async def test_shutdown_is_seen_by_who_waits_for_a_running_and_for_a_queued_mess
     pump = StreamPump()
     pump.register("slow", gate, Ask, concurrency=1)
     async with audited(pump, drains=False) as audit:
-        running = asyncio.create_task(pump.request("slow", Ask("running")))
+        threads = [await pump.inject("slow", Ask(str(n))) for n in range(201)]
+        waiting = [asyncio.create_task(pump.wait(thread)) for thread in threads]
         await reached(gate.entered)
-        queued = [asyncio.create_task(pump.request("slow", Ask(str(n)))) for n in range(200)]
-        while pump.statistics().accepted < 202:
-            await asyncio.sleep(0)
         report = await pump.shutdown(0.0)
-        for task in (running, *queued):
+        for task in waiting:
             with pytest.raises(PumpStopped):
                 await task
     assert (report.drained, report.cancelled) == (False, 201)
@@ -497,7 +510,12 @@ async def test_outcomes_tell_who_what_and_why() -> None:
         await audit.idle()
         (event,) = audit.outcomes()
         (letter,) = pump.dead_letters.list()
-    assert (event.outcome, event.from_id, event.to_id, event.payload_type) == ("dead-lettered", "console", "crash", "Ask")
+    assert (event.outcome, event.from_id, event.to_id, event.payload_type) == (
+        "dead-lettered",
+        "console",
+        "crash",
+        "Ask",
+    )
     assert (event.code, event.thread_id, event.conversation_id) == ("handler", thread, thread)
     assert event.dead_letter_id == letter.id
     assert "RuntimeError" in event.detail
@@ -516,6 +534,77 @@ async def test_the_text_of_an_error_tells_nothing_about_the_inside() -> None:
             details.add(caught.value.detail)
     assert len(texts) == 1
     assert len(details) > 3
+
+
+# --- what is told on the way ------------------------------------------------------------------------------------------
+
+
+async def test_one_hop_reads_processing_received_sent_idle_outcome() -> None:
+    pump = StreamPump()
+    pump.register("echo", echo, Ask)
+    async with audited(pump) as audit:
+        thread = await pump.inject("echo", Ask("x"), from_id="ann")
+        await audit.idle()
+    told = [
+        (type(event).__name__, getattr(event, "state", None) or getattr(event, "status", None))
+        for event in audit.events
+        if event.conversation_id == thread
+    ]
+    assert told == [
+        ("ThreadEvent", "created"),
+        ("ThreadEvent", "active"),
+        ("AgentStateEvent", "processing"),
+        ("MessageReceivedEvent", None),
+        ("MessageSentEvent", None),
+        ("AgentStateEvent", "idle"),
+        ("OutcomeEvent", None),
+        ("OutcomeEvent", None),
+        ("ThreadEvent", "completed"),
+    ]
+    (received,) = [e for e in audit.events if isinstance(e, MessageReceivedEvent) and e.to_id == "echo"]
+    (sent,) = [event for event in audit.events if isinstance(event, MessageSentEvent)]
+    assert (received.from_id, received.payload_type, received.payload) == ("ann", "Ask", Ask("x"))
+    assert (sent.from_id, sent.to_id, sent.payload_type, sent.payload) == ("echo", "ann", "Reply", Reply("x"))
+    assert [event.seq for event in audit.events] == list(range(1, len(audit.events) + 1))
+
+
+async def test_an_agent_is_waiting_while_its_calls_are_open_and_in_error_when_it_took_too_long() -> None:
+    gate = Gate(Reply("x"))
+    pump = StreamPump()
+    pump.register("agent", calls("slow"), Ask, agent=True, peers=["slow"])
+    pump.register("slow", gate, Ask)
+    pump.register("hang", hang, Ask, timeout=0.05)
+    async with audited(pump) as audit:
+        request = asyncio.create_task(pump.request("agent", Ask()))
+        await reached(gate.entered)
+        gate.opened.set()
+        await request
+        with pytest.raises(DeadlineExceeded):
+            await pump.request("hang", Ask())
+        await audit.idle()
+    states: dict[str, list[str]] = {}
+    for event in audit.events:
+        if isinstance(event, AgentStateEvent):
+            states.setdefault(event.agent_name, []).append(event.state)
+    assert states["agent"] == ["processing", "waiting", "processing", "idle"]
+    assert states["slow"] == ["processing", "idle"]
+    assert states["hang"] == ["processing", "error"]
+
+
+async def test_boot_is_the_first_message_and_a_second_start_changes_nothing() -> None:
+    pump = StreamPump(name="my.organism")
+    pump.register("echo", echo, Ask)
+    async with audited(pump) as audit:
+        listeners = list(pump.listeners)
+        await pump.start()
+        assert list(pump.listeners) == listeners
+        await pump.request("echo", Ask())
+        await audit.idle()
+        assert await pump.shutdown() == await pump.shutdown()
+    first = next(event for event in audit.events if isinstance(event, MessageReceivedEvent))
+    assert (first.from_id, first.to_id, first.payload_type) == ("system", "system.boot", "Boot")
+    assert (first.payload.organism_name, first.payload.listener_count) == ("my.organism", 1)
+    assert [event.payload_type for event in audit.events if isinstance(event, MessageReceivedEvent)] == ["Boot", "Ask"]
 
 
 # --- any organism at all ----------------------------------------------------------------------------------------------
@@ -584,7 +673,9 @@ def test_whatever_handlers_do_every_message_ends_once_and_everybody_is_told(plan
         try:
             await pump.request(name, Ask(json.dumps(plan)), timeout=PATIENCE)
         except PipelineError as error:
-            assert not error.detail.startswith("no answer from"), "nobody was told until the request's own time was over"
+            assert not error.detail.startswith("no answer from"), (
+                "nobody was told until the request's own time was over"
+            )
 
     async def main() -> None:
         pump = StreamPump(max_hops=8, max_turns=8, timeout=0.03)

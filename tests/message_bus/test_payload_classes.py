@@ -176,9 +176,11 @@ async def test_a_generic_listener_may_send_an_element_on() -> None:
 
 async def test_a_generic_listener_takes_part_in_errors() -> None:
     join = Recorder(
-        lambda e, m: HandlerResponse(Ask(), "nowhere", tag="t")
-        if e.tag == "Ask"
-        else HandlerResponse.respond(Reply(f"{e.tag} {e.findtext('code')} {m.tag} {m.from_id}"))
+        lambda e, m: (
+            HandlerResponse(Ask(), "nowhere", tag="t")
+            if e.tag == "Ask"
+            else HandlerResponse.respond(Reply(f"{e.tag} {e.findtext('code')} {m.tag} {m.from_id}"))
+        )
     )
     pump = StreamPump()
     pump.register_generic_listener("join", join)
@@ -243,7 +245,9 @@ class WritesItself:
         ("", "validation"),
     ],
 )
-async def test_a_payload_that_writes_itself_is_parsed_strictly_and_validated_like_any_other(xml: str, code: str) -> None:
+async def test_a_payload_that_writes_itself_is_parsed_strictly_and_validated_like_any_other(
+    xml: str, code: str
+) -> None:
     sink = Recorder()
     pump = StreamPump()
     agent = Recorder(lambda m, _: HandlerResponse(WritesItself(xml), "sink") if isinstance(m, Ask) else None)

@@ -60,9 +60,11 @@ def asks(to: str) -> Recorder:
 async def test_an_agent_reaches_its_peers_and_nobody_else(peers: list[str] | None) -> None:
     friend, secret = Recorder(lambda note, _: HandlerResponse.respond(Reply("hi"))), Recorder()
     agent = Recorder(
-        lambda message, _: [HandlerResponse(Note(), "secret", tag="secret"), HandlerResponse(Note(), "friend", tag="friend")]
-        if isinstance(message, Ask)
-        else None
+        lambda message, _: (
+            [HandlerResponse(Note(), "secret", tag="secret"), HandlerResponse(Note(), "friend", tag="friend")]
+            if isinstance(message, Ask)
+            else None
+        )
     )
     pump = StreamPump()
     pump.register("agent", agent, Ask, agent=True, peers=peers)
@@ -152,9 +154,11 @@ async def test_a_group_is_reached_by_whoever_lists_the_group() -> None:
 
 async def test_the_refusal_tells_the_agent_nothing_about_whether_the_target_exists() -> None:
     agent = Recorder(
-        lambda message, _: [HandlerResponse(Note(), "vault"), HandlerResponse(Note(), "no such thing")]
-        if isinstance(message, Ask)
-        else None
+        lambda message, _: (
+            [HandlerResponse(Note(), "vault"), HandlerResponse(Note(), "no such thing")]
+            if isinstance(message, Ask)
+            else None
+        )
     )
     pump = StreamPump()
     pump.register("agent", agent, Ask, agent=True, peers=["no such thing"])

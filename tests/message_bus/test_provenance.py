@@ -141,7 +141,9 @@ async def test_a_second_from_or_to_in_an_envelope_is_refused() -> None:
 # --- who may send -----------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("from_id", ["system", "System", "system.boot", "SYSTEM.anything", "sink", "SINK", "crowd", "Crowd", ""])
+@pytest.mark.parametrize(
+    "from_id", ["system", "System", "system.boot", "SYSTEM.anything", "sink", "SINK", "crowd", "Crowd", ""]
+)
 async def test_nobody_outside_may_be_the_system_a_listener_or_a_group(from_id: str) -> None:
     pump, sink = make()
     pump.register("member", echo, Ask, broadcast="crowd")
@@ -158,7 +160,9 @@ async def test_nobody_outside_may_be_the_system_a_listener_or_a_group(from_id: s
     assert not sink.seen
 
 
-@pytest.mark.parametrize("name", ["external", "External", "mesh:anonymous", "mesh:x", "system", "system.mine", "System.Mine"])
+@pytest.mark.parametrize(
+    "name", ["external", "External", "mesh:anonymous", "mesh:x", "system", "system.mine", "System.Mine"]
+)
 def test_no_listener_may_have_a_name_that_passes_for_the_outside_or_the_system(name: str) -> None:
     pump = StreamPump()
     with pytest.raises(ConfigurationError):

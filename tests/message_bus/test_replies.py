@@ -13,7 +13,7 @@ from xml_pipeline.errors import HandlerError, NoAnswer, RoutingError
 from xml_pipeline.message_bus.message_state import SystemError
 from xml_pipeline.message_bus.thread_registry import get_registry
 
-from .helpers import PATIENCE, Ask, Gate, Note, Recorder, Reply, audited, calls, echo, reached, text_of
+from .helpers import PATIENCE, Ask, Gate, Note, Recorder, Reply, audited, calls, echo, reached, read_all, text_of
 
 # --- calls ------------------------------------------------------------------------------------------------------------
 
@@ -219,7 +219,9 @@ async def test_delegate_hands_the_frame_over_and_the_answer_comes_under_the_call
 async def test_a_second_delegation_in_one_turn_is_refused() -> None:
     back = Recorder()
     pump = StreamPump()
-    twice = Recorder(lambda ask, _: [HandlerResponse.delegate(Ask("1"), "back"), HandlerResponse.delegate(Ask("2"), "back")])
+    twice = Recorder(
+        lambda ask, _: [HandlerResponse.delegate(Ask("1"), "back"), HandlerResponse.delegate(Ask("2"), "back")]
+    )
     pump.register("front", twice, Ask)
     pump.register("back", back, Ask)
     async with audited(pump) as audit:
@@ -355,11 +357,10 @@ async def test_what_a_generator_sent_before_it_failed_is_delivered_and_then_the_
     pump = StreamPump()
     pump.register("boss", boss, Ask, agent=True, peers=["stream"])
     pump.register("stream", stream, Ask)
-    answers = []
+    answers: list[Any] = []
     async with audited(pump) as audit:
         with pytest.raises(HandlerError):
-            async for answer in pump.stream("stream", Ask("go")):
-                answers.append(answer)
+            await read_all(pump.stream("stream", Ask("go")), answers)
         await pump.inject("boss", Ask("go"))
         await audit.idle()
     assert answers == [Reply("first")]
@@ -379,12 +380,11 @@ async def test_an_item_that_is_no_response_fails_the_generator_and_closes_it() -
 
     pump = StreamPump()
     pump.register("stream", stream, Ask)
-    answers = []
+    answers: list[Any] = []
     async with audited(pump):
         with pytest.raises(HandlerError) as caught:
-            async for answer in pump.stream("stream", Ask("go")):
-                answers.append(answer.text)
-    assert answers == ["first"]
+            await read_all(pump.stream("stream", Ask("go")), answers)
+    assert answers == [Reply("first")]
     assert closed.is_set()
     assert "returned int" in caught.value.detail
 
@@ -537,9 +537,11 @@ async def test_without_as_caller_the_callees_own_permission_is_enough() -> None:
 
 async def test_as_caller_does_not_widen_what_the_callee_itself_may() -> None:
     helper = Recorder(
-        lambda message, _: HandlerResponse(Ask("open"), "vault", as_caller=True)
-        if isinstance(message, Ask)
-        else HandlerResponse.respond(Reply(text_of(message)))
+        lambda message, _: (
+            HandlerResponse(Ask("open"), "vault", as_caller=True)
+            if isinstance(message, Ask)
+            else HandlerResponse.respond(Reply(text_of(message)))
+        )
     )
     vault = Recorder()
     pump = StreamPump()

@@ -20,7 +20,7 @@ from xml_pipeline.errors import (
     ValidationError,
 )
 
-from .helpers import PATIENCE, Ask, Gate, Note, Recorder, Reply, audited, calls, crash, echo, reached
+from .helpers import PATIENCE, Ask, Gate, Note, Recorder, Reply, audited, calls, crash, echo, reached, read_all
 
 CHOSEN = "0b1d3c7e-6f0a-4f3b-9d0e-1c2b3a4d5e6f"
 
@@ -51,7 +51,9 @@ async def test_an_error_after_the_first_answer_is_no_longer_raised_and_becomes_a
         raise RuntimeError("too late")
 
     pump = StreamPump()
-    pump.register("hasty", Recorder(lambda a, _: [HandlerResponse.respond(Reply("now")), HandlerResponse(a, "late")]), Ask)
+    pump.register(
+        "hasty", Recorder(lambda a, _: [HandlerResponse.respond(Reply("now")), HandlerResponse(a, "late")]), Ask
+    )
     pump.register("late", fail_late, Ask)
     async with audited(pump) as audit:
         assert await pump.request("hasty", Ask()) == Reply("now")
@@ -294,10 +296,30 @@ async def test_the_timeout_of_a_stream_is_inactivity() -> None:
     got: list[Any] = []
     async with audited(pump):
         with pytest.raises(DeadlineExceeded):
-            async for answer in pump.stream("two", Ask(), timeout=0.1):
-                got.append(answer)
+            await read_all(pump.stream("two", Ask(), timeout=0.1), got)
         await reached(gate.cancelled)
     assert got == [Reply("one")]
+
+
+async def test_an_error_that_is_read_late_does_not_touch_the_next_turn_of_the_conversation() -> None:
+    async def fail(payload: Ask, metadata: HandlerMetadata) -> AsyncIterator[HandlerResponse]:
+        yield HandlerResponse.respond(Reply("first"))
+        raise RuntimeError("no more")
+
+    gate = Gate(Reply("second"))
+    pump = StreamPump()
+    pump.register("fail", fail, Ask)
+    pump.register("slow", gate, Ask)
+    async with audited(pump) as audit:
+        stream = pump.stream("fail", Ask(), thread_id=CHOSEN)
+        assert await anext(stream) == Reply("first")
+        await audit.idle()
+        second = asyncio.create_task(pump.request("slow", Ask(), thread_id=CHOSEN))
+        await reached(gate.entered)
+        with pytest.raises(HandlerError):
+            await anext(stream)
+        gate.opened.set()
+        assert await second == Reply("second")
 
 
 async def test_ending_a_stream_does_not_touch_the_next_turn_of_its_conversation() -> None:

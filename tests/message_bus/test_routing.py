@@ -34,7 +34,14 @@ def test_routes_stand_under_lower_name_dot_lower_class() -> None:
 def test_names_and_element_names_match_exactly() -> None:
     table = RoutingTable([tool("Calc", Ask)])
     assert names(table.resolve("Calc", "Ask")) == ["Calc"]
-    for to, element in (("calc", "Ask"), ("CALC", "Ask"), ("Calc", "ask"), ("Calc ", "Ask"), ("Cal", "Ask"), ("", "Ask")):
+    for to, element in (
+        ("calc", "Ask"),
+        ("CALC", "Ask"),
+        ("Calc", "ask"),
+        ("Calc ", "Ask"),
+        ("Cal", "Ask"),
+        ("", "Ask"),
+    ):
         with pytest.raises(RoutingError):
             table.resolve(to, element)
 
@@ -63,7 +70,12 @@ def test_a_generic_listener_gets_every_class() -> None:
 
 def test_groups_are_resolved_by_name_and_by_the_only_class() -> None:
     table = RoutingTable(
-        [tool("a.x", Ask, broadcast=True), tool("a.y", Ask, broadcast=True), tool("b.x", Note, broadcast="notes"), tool("c")]
+        [
+            tool("a.x", Ask, broadcast=True),
+            tool("a.y", Ask, broadcast=True),
+            tool("b.x", Note, broadcast="notes"),
+            tool("c"),
+        ]
     )
     assert names(table.resolve("a", "Ask")) == ["a.x", "a.y"]
     assert names(table.resolve(None, "Ask")) == ["a.x", "a.y"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from xml_pipeline.cli.console import complain, print_json, say
+from xml_pipeline.cli.console import complain, counted, print_json, say
 from xml_pipeline.cli.exits import Exit
 from xml_pipeline.cli.options import FileArgument, JsonFlag
 from xml_pipeline.cli.organism_file import Inspected, inspect_file
@@ -40,9 +40,9 @@ def _tell(found: Inspected) -> None:
     complain(*map(str, found.problems))
     complain(*(f"{_placed(warning)}warning: {warning.text}" for warning in found.warnings))
     if found.pump is None:
-        complain(f"{found.file}: {_count(len(found.problems), 'problem')}, {_count(len(found.warnings), 'warning')}")
+        complain(f"{found.file}: {counted(len(found.problems), 'problem')}, {counted(len(found.warnings), 'warning')}")
         return
-    warned = f", {_count(len(found.warnings), 'warning')}" if found.warnings else ""
+    warned = f", {counted(len(found.warnings), 'warning')}" if found.warnings else ""
     say(f"{found.file}: organism {found.pump.config.name!r} is good{warned}: {_summary(found.pump)}")
 
 
@@ -54,12 +54,8 @@ def _summary(pump: StreamPump) -> str:
     listeners = pump.listeners.values()
     agents = sum(listener.is_agent for listener in listeners)
     groups = {listener.group for listener in listeners if listener.group}
-    parts = [_count(len(listeners), "listener"), _count(agents, "agent")]
-    return ", ".join(parts + ([_count(len(groups), "broadcast group")] if groups else []))
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number or 'no'} {noun}{'' if number == 1 else 's'}"
+    parts = [counted(len(listeners), "listener"), counted(agents, "agent")]
+    return ", ".join(parts + ([counted(len(groups), "broadcast group")] if groups else []))
 
 
 def _data(found: Inspected) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from rich.console import Console
 
-__all__ = ["complain", "console", "prepare", "print_json", "say", "write"]
+__all__ = ["complain", "console", "counted", "prepare", "print_json", "say", "write"]
 
 
 def prepare() -> None:
@@ -39,6 +39,11 @@ def write(text: str) -> None:
     stream = console().file
     stream.write(text if text.endswith("\n") else f"{text}\n")
     stream.flush()
+
+
+def counted(number: int, noun: str) -> str:
+    """``no messages``, ``1 message``, ``2 messages``."""
+    return f"{number or 'no'} {noun}{'' if number == 1 else 's'}"
 
 
 def print_json(data: Any, *, indent: int | None = 2) -> None:

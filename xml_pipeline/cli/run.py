@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 from typing import Annotated
 
 import typer
@@ -49,19 +50,20 @@ def run(
     from xml_pipeline.cli.payloads import read_message, read_payload
     from xml_pipeline.cli.server import Server, wait_for_change
 
+    started = time.time()
     log_to_stderr(log_level)
     try:
         path, pump = load_organism(file)
         message = None
         if first is not None:
             target, text = first
-            message = Message(target, read_payload(pump, target, read_message(text)), timeout=timeout)
+            message = Message(target, read_payload(pump, target, read_message(text)))
     except CommandFailed as failed:
         if not (reload and RESTARTED in os.environ):
             raise
-        run_coroutine(wait_for_change(file, failed))
+        run_coroutine(wait_for_change(file, started, failed))
         _restart()
-    server = Server(path, timeout=timeout, first=message, watch=reload)
+    server = Server(path, timeout=timeout, first=message, watch_since=started if reload else None)
     code = run_coroutine(server.serve(), quick=True)
     if server.is_to_restart:
         _restart()

@@ -6,7 +6,7 @@ import asyncio
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from xml_pipeline.cli.console import complain, say
+from xml_pipeline.cli.console import complain, counted, say
 from xml_pipeline.cli.exits import CommandFailed, Exit
 from xml_pipeline.cli.organism_file import find_file
 from xml_pipeline.cli.signals import StopSignals, Watchdog
@@ -29,15 +29,16 @@ class Server:
         path: its file, which has been looked through.
         timeout: seconds to drain when it stops.
         first: sent when it has started.
-        watch: reload it when its file changes, and stop it, to be started anew, when its source changes.
+        watch_since: reload it when its file has changed since this moment (in seconds since the epoch), and stop it, to
+            be started anew, when its source has; ``None`` to watch nothing.
     """
 
-    def __init__(self, path: str, *, timeout: float, first: Message | None, watch: bool) -> None:
+    def __init__(self, path: str, *, timeout: float, first: Message | None, watch_since: float | None) -> None:
         self.is_to_restart = False
         self._path = path
         self._timeout = timeout
         self._first = first
-        self._watch = watch
+        self._watch_since = watch_since
         self._told_to_stop = asyncio.Event()
         self._pump: StreamPump
         self._watchdog: Watchdog
@@ -52,13 +53,13 @@ class Server:
 
         self._pump = pump = await bootstrap(self._path)
         self._watchdog = Watchdog(self._timeout + _GRACE, self._busy, complain)
-        StopSignals(self._stop, self._reload).install()
+        StopSignals(self._stop, self._reload, self._watchdog).install()
         running = asyncio.create_task(pump.run())
         self._greet()
         tasks = [asyncio.create_task(self._told_to_stop.wait()), running]
         helpers = [asyncio.create_task(self._send_first())] if self._first is not None else []
-        if self._watch:
-            helpers.append(asyncio.create_task(self._follow()))
+        if self._watch_since is not None:
+            helpers.append(asyncio.create_task(self._follow(self._watch_since)))
         await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
         report = await pump.shutdown(self._timeout)
         for helper in helpers:
@@ -94,7 +95,7 @@ class Server:
             return
         self._watchdog.start()
         left = self._pump.statistics().in_flight
-        say(f"stopping ({why}): {left} messages to finish, at most {self._timeout:g} s")
+        say(f"stopping ({why}): {counted(left, 'message')} to finish, at most {self._timeout:g} s")
         self._told_to_stop.set()
 
     def _busy(self) -> list[str]:
@@ -106,9 +107,11 @@ class Server:
         if report.drained and not report.hung:
             say(f"stopped after {report.seconds:.1f} s, everything was finished; messages: {outcomes}")
             return Exit.OK
-        names = ", ".join(map(repr, report.hung)) or "no handler"
         say(f"stopped after {report.seconds:.1f} s; messages: {outcomes}")
-        complain(f"error: {report.cancelled} messages were not finished in {self._timeout:g} s; still at work: {names}")
+        verb = "was" if report.cancelled == 1 else "were"
+        left = f"{counted(report.cancelled, 'message')} {verb} not finished in {self._timeout:g} s"
+        names = ", ".join(map(repr, report.hung))
+        complain("error: " + "; ".join(filter(None, [left, names and f"still at work: {names}"])))
         return Exit.FAILED
 
     # -- reloading ----------------------------------------------------------------------------------------------
@@ -123,11 +126,11 @@ class Server:
         changed = "; ".join(f"{what} {', '.join(names)}" for what, names in lists.items() if names)
         say(f"reloaded {self._path}: {changed or 'no listener changed'}")
 
-    async def _follow(self) -> None:
+    async def _follow(self, since: float) -> None:
         """Reload or restart as files change."""
         from xml_pipeline.cli.watching import broken_source, changes
 
-        async for paths in changes(Path(self._path)):
+        async for paths in changes(Path(self._path), since=since):
             sources = {path for path in paths if path.suffix == ".py"}
             faults = [fault for path in sorted(sources) if (fault := broken_source(path)) is not None]
             if faults:
@@ -140,11 +143,11 @@ class Server:
                 self._reload()
 
 
-async def wait_for_change(file: str | None, failed: CommandFailed) -> Exit:
+async def wait_for_change(file: str | None, since: float, failed: CommandFailed) -> Exit:
     """Show what is wrong with an organism that was to be started anew, and wait for somebody to mend it."""
     from xml_pipeline.cli.watching import changes
 
     complain(*failed.lines, "not started; waiting for a change")
-    async for _ in changes(Path(find_file(file)), any_source=True):
+    async for _ in changes(Path(find_file(file)), since=since, any_source=True):
         break
     return Exit.OK

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import sys
 import sysconfig
+import time
 from collections.abc import AsyncIterator, Iterable
 from pathlib import Path
 
@@ -23,13 +25,14 @@ def loaded_sources() -> set[Path]:
     return found
 
 
-async def changes(config: Path, *, any_source: bool = False) -> AsyncIterator[set[Path]]:
+async def changes(config: Path, *, since: float, any_source: bool = False) -> AsyncIterator[set[Path]]:
     """What has changed, again and again: the configuration, ``.env`` beside it, or a loaded source file.
 
     The directories are watched, not the files: editors replace a file by a new one.
 
     Args:
         config: the organism's file.
+        since: what has changed after this moment, in seconds since the epoch, counts, although nobody watched then.
         any_source: also source files below the organism's directory that are not loaded.
     """
     from watchfiles import awatch
@@ -38,16 +41,37 @@ async def changes(config: Path, *, any_source: bool = False) -> AsyncIterator[se
     settings = {config, config.with_name(".env")}
     while True:
         sources = loaded_sources()
-        directories = {config.parent, *(path.parent for path in sources)}
-        wanted = settings | sources
+        wanted = settings | sources | (set(config.parent.rglob("*.py")) if any_source else set())
 
         def is_wanted(_: object, path: str, wanted: Iterable[Path] = wanted) -> bool:
             return _resolved(path) in wanted or (any_source and path.endswith(".py"))
 
-        async for batch in awatch(*directories, watch_filter=is_wanted, recursive=any_source, debounce=400):
-            yield {_resolved(path) for _, path in batch}
-            if loaded_sources() != sources:
-                break  # a reload has imported more
+        directories = {config.parent, *(path.parent for path in wanted)}
+        batches = awatch(*directories, watch_filter=is_wanted, recursive=False, debounce=400)
+        following = asyncio.ensure_future(anext(batches))
+        try:
+            await asyncio.sleep(0)  # its first step: from now on it watches
+            missed = {path for path in wanted if _changed_since(path, since)}
+            if missed:
+                since = time.time()
+                yield missed
+            while loaded_sources() == sources:  # a reload may have imported more
+                batch = await following
+                since = time.time()
+                following = asyncio.ensure_future(anext(batches))
+                yield {_resolved(path) for _, path in batch}
+        finally:
+            following.cancel()
+            await asyncio.gather(following, return_exceptions=True)
+            await batches.aclose()
+
+
+def _changed_since(path: Path, since: float) -> bool:
+    try:
+        changed = path.stat().st_mtime
+    except OSError:
+        return False
+    return since < changed <= time.time()  # a clock that is ahead of ours must not make us start for ever
 
 
 def _resolved(path: str | Path) -> Path:

@@ -77,8 +77,8 @@ class _Carried:
     text: str = ""
     """The payload's canonical text as the pump wrote it into the envelope; empty for an envelope from elsewhere."""
     own: bytes | None = None
-    """The envelope as the pump wrote it. While ``wire`` is this very object, sender, receiver and thread in it are those
-    of this state, and nothing in it is foreign."""
+    """The envelope as the pump wrote it. While ``wire`` is this very object, the sender, receiver and thread in it are
+    those of this state, and nothing in it is foreign."""
     origin: Origin = Origin.DETACHED
     repairs: tuple[str, ...] = ()
     """What repair changed, in words; empty for a message that was well-formed."""

@@ -39,7 +39,7 @@ class Mint:
     def external(
         self, conversation: Conversation, frame: Frame, from_id: str, to: str | None, raw: bytes, text: str = ""
     ) -> MessageState:
-        """A message from outside; its sender was decided by the ingress, which gives ``text`` if it wrote the envelope."""
+        """A message from outside; the ingress decided its sender, and gives ``text`` if it wrote the envelope."""
         state = MessageState(raw)
         if text:
             state.text = text

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterable, AsyncIterator
+from collections.abc import AsyncIterable, AsyncIterator, Callable
 from typing import TYPE_CHECKING, Any
 
-import aiostream
 from aiostream import pipable_operator, streamcontext
 
 from xml_pipeline.message_bus.message_state import MessageState
-from xml_pipeline.message_bus.operators import pipe, stream
+from xml_pipeline.message_bus.operators import map_batches, pipe, stream
 
 if TYPE_CHECKING:
     from xml_pipeline.message_bus.stream_pump import StreamPump
@@ -33,9 +32,9 @@ def build_pipeline(pump: StreamPump, source: AsyncIterable[list[MessageState]]) 
         | pipe.flatmap(pump._fan_out_step)
         | pipe.map(pump._validate_and_deserialize)
         | pipe.flatmap(pump._route_step)
-        | _errors.pipe(pump)
+        | _errors(pump)
         | _dispatch.pipe(pump)
-        | _reinject.pipe(pump)
+        | _reinject(pump)
     )
 
 
@@ -46,8 +45,7 @@ async def drive(pump: StreamPump) -> None:
             pass
 
 
-@pipable_operator
-def _errors(source: AsyncIterable[list[MessageState]], pump: StreamPump) -> Any:
+def _errors(pump: StreamPump) -> Callable[[Any], Any]:
     """Give failed messages their outcome; pass the others on."""
 
     def sort_out(batch: list[MessageState]) -> list[MessageState]:
@@ -61,7 +59,7 @@ def _errors(source: AsyncIterable[list[MessageState]], pump: StreamPump) -> Any:
                 pump._handle_errors(state)
         return [state for state in batch if state.error is None]
 
-    return aiostream.stream.map.raw(source, sort_out)  # type: ignore[arg-type]
+    return lambda source: map_batches(source, sort_out)
 
 
 @pipable_operator
@@ -88,12 +86,11 @@ async def _dispatch(source: AsyncIterable[list[MessageState]], pump: StreamPump)
         await asyncio.gather(feeder, return_exceptions=True)
 
 
-@pipable_operator
-def _reinject(source: AsyncIterable[list[MessageState]], pump: StreamPump) -> Any:
+def _reinject(pump: StreamPump) -> Callable[[Any], Any]:
     """Put what handlers sent through the same door again."""
 
     def reinject(batch: list[MessageState]) -> list[MessageState]:
         pump._reinject_responses(batch)
         return batch
 
-    return aiostream.stream.map.raw(source, reinject)  # type: ignore[arg-type]
+    return lambda source: map_batches(source, reinject)

@@ -279,8 +279,8 @@ class StreamPump:
     ) -> str:
         """Send a message from outside; waits while the queues are full.
 
-        Two forms: ``inject(target, payload, from_id=..., thread_id=...)``, and ``inject(raw, thread_id, from_id)`` for a
-        finished envelope, which must agree with both.
+        Two forms: ``inject(target, payload, from_id=..., thread_id=...)``, and ``inject(raw, thread_id, from_id)`` for
+        a finished envelope, which must agree with both.
 
         Args:
             target: a listener's or a broadcast group's name; ``None`` for a class that only one group takes.

@@ -1,0 +1,647 @@
+"""Customising the pipeline: each documented example, and what a stage may do wrong."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+from collections import Counter
+
+import pytest
+from aiostream import pipable_operator, streamcontext
+
+from xml_pipeline.envelope import message_text
+from xml_pipeline.errors import ConversationCancelled, DeadlineExceeded, PipelineError, ValidationError
+from xml_pipeline.message_bus.message_state import HandlerResponse
+from xml_pipeline.message_bus.operators import pipe, stream
+from xml_pipeline.message_bus.stream_pump import StreamPump
+
+from .pump_kit import Ask, Gate, Other, Reply, echo, guard, quiesce, running, silent
+
+
+def pump_with(*stages, handler=echo, **limits):
+    """A pump with further stages in front of the others, and one tool."""
+
+    class Custom(StreamPump):
+        def build_pipeline(self, source):
+            for stage in stages:
+                source = source | stage if False else stage(source)
+            return super().build_pipeline(source)
+
+    pump = Custom(**limits)
+    pump.register("tool", handler, Ask)
+    return pump
+
+
+def external(state):
+    return state.from_id == "external"
+
+
+# -- the documented examples
+
+
+async def test_log_between_stages():
+    """``pipe.action`` between two of the pump's own stages."""
+    log = []
+
+    class Logging(StreamPump):
+        def build_pipeline(self, source):
+            return super().build_pipeline(stream.map(source, self._note) | pipe.action(lambda state: log.append("then")))
+
+        def _note(self, state):
+            log.append(state.from_id)
+            return state
+
+    pump = Logging()
+    pump.register("tool", echo, Ask)
+    async with running(pump):
+        log.clear()
+        assert await pump.request("tool", Ask("x")) == Reply("x")
+    assert log == ["external", "then", "tool", "then"]
+
+
+async def test_throttle_a_stage():
+    """An async map with a ``task_limit``: so many at once, and no more."""
+    gate = asyncio.Event()
+    now = most = 0
+    reached = asyncio.Event()
+
+    async def look_up(state):
+        nonlocal now, most
+        if not external(state):
+            return state
+        now += 1
+        most = max(most, now)
+        if now == 3:
+            reached.set()
+        await gate.wait()
+        now -= 1
+        return state
+
+    pump = pump_with(pipe.map(look_up, task_limit=3))
+    async with running(pump):
+        asking = [asyncio.create_task(pump.request("tool", Ask(str(number)))) for number in range(10)]
+        await reached.wait()
+        await quiesce()
+        assert most == 3
+        gate.set()
+        assert await asyncio.gather(*asking) == [Reply(str(number)) for number in range(10)]
+    assert most == 3
+
+
+async def test_filter():
+    """What is filtered out ends as cancelled, and whoever waits for it is told."""
+    pump = pump_with(pipe.filter(lambda state: b"spam" not in (state.raw_bytes or b"")))
+    async with running(pump):
+        assert await pump.request("tool", Ask("ham")) == Reply("ham")
+        with pytest.raises(ConversationCancelled):
+            await pump.request("tool", Ask("spam"))
+        await pump.wait_idle()
+        assert len(pump.dead_letters) == 0
+
+
+async def test_branch_errors_off():
+    """``partition`` sees failed messages; here they are told to somebody, and go on to their outcome."""
+    told = []
+
+    class Branching(StreamPump):
+        def build_pipeline(self, source):
+            def checked(state):
+                if b"bad" in (state.raw_bytes or b""):
+                    raise ValidationError("bad")
+                return state
+
+            def alarm(branch):
+                return stream.map(branch, lambda state: state) if False else _tap(branch, told)
+
+            split = stream.map(source, checked) | pipe.partition(lambda state: state.error is not None, alarm)
+            return super().build_pipeline(split)
+
+    pump = Branching()
+    pump.register("tool", echo, Ask)
+    async with running(pump):
+        assert await pump.request("tool", Ask("good")) == Reply("good")
+        with pytest.raises(ValidationError):
+            await pump.request("tool", Ask("bad"))
+        assert await pump.request("tool", Ask("good")) == Reply("good")
+    assert told == ["bad"]
+
+
+def _tap(source, told):
+    @pipable_operator
+    async def tap(source):
+        async with streamcontext(source) as streamer:
+            async for batch in streamer:
+                told.extend(state.error for state in batch)
+                yield batch
+
+    return tap.raw(source)
+
+
+async def test_merge_sources():
+    """``pipe.merge``: another source's messages come in through admission, like everything from outside."""
+    got = []
+
+    async def note(payload, metadata):
+        got.append((metadata.from_id, payload.text))
+
+    async def feed():
+        yield ("tool", Ask("one"))
+        yield message_text('<Ask xmlns=""><Text>two</Text></Ask>', "feed", "tool", "3e1f2d0c-5b1a-4c60-8f0a-6a2f2b7d9c11")
+
+    class Merging(StreamPump):
+        def build_pipeline(self, source):
+            return super().build_pipeline(stream.merge(source, feed(), from_id="feed"))
+
+    pump = Merging()
+    pump.register("tool", note, Ask)
+    async with running(pump):
+        while len(got) < 2:
+            await asyncio.sleep(0)
+    assert got == [("feed", "one"), ("feed", "two")]
+
+
+async def test_merge_cannot_forge():
+    async def feed():
+        yield ("tool", Ask("one"))
+
+    class Merging(StreamPump):
+        def build_pipeline(self, source):
+            return super().build_pipeline(stream.merge(source, feed(), from_id="system"))
+
+    pump = Merging()
+    pump.register("tool", silent, Ask)
+    async with running(pump):
+        while not len(pump.dead_letters):
+            await asyncio.sleep(0)
+    (letter,) = pump.dead_letters.list()
+    assert letter.from_id == "system"
+    assert "system" in letter.detail
+
+
+async def test_per_message_timeout():
+    """``pipe.timeout`` runs from the stage to the end of the handler; an idle stream is none of its business."""
+    gate = Gate()
+    pump = pump_with(pipe.timeout(0.02), handler=gate)
+    async with running(pump):
+        with pytest.raises(DeadlineExceeded):
+            await pump.request("tool", Ask("slow"), timeout=5)
+        assert gate.cancelled == ["slow"]
+        gate.open()
+        assert await pump.request("tool", Ask("quick")) == Reply("quick")
+
+
+async def test_a_timeout_that_passes_while_a_message_waits_is_not_started():
+    gate = Gate(answer=False)
+    pump = pump_with(pipe.timeout(0.03), handler=gate)
+    pump.unregister_listener("tool")
+
+    async def blocker(payload, metadata):
+        return await gate(payload, metadata)
+
+    pump.register("tool", blocker, Ask, concurrency=1)
+    async with running(pump):
+        first, second = (asyncio.create_task(pump.request("tool", Ask(text), timeout=5)) for text in "ab")
+        results = await asyncio.gather(first, second, return_exceptions=True)
+        assert [type(result) for result in results] == [DeadlineExceeded] * 2
+    assert gate.begun == ["a"]
+
+
+async def test_space_out_external_messages():
+    """The first passes at once, the next waits for its time; what the pump sends itself never waits."""
+    got = []
+
+    async def note(payload, metadata):
+        got.append(payload.text)
+        return HandlerResponse(Ask("inner " + payload.text), "inner")
+
+    async def inner(payload, metadata):
+        got.append(payload.text)
+
+    pump = pump_with(pipe.spaceout(3600), handler=note)
+    pump.register("inner", inner, Ask)
+    async with running(pump, shutdown=0.01):
+        await pump.inject("tool", Ask("1"))
+        await pump.inject("tool", Ask("2"))
+        await quiesce(300)
+        assert got == ["1", "inner 1"]
+
+
+async def test_spaced_out_messages_all_arrive():
+    got = []
+
+    async def note(payload, metadata):
+        got.append(payload.text)
+
+    pump = pump_with(pipe.spaceout(0.001), handler=note, max_concurrent_pipelines=4)
+    async with running(pump):
+        for number in range(30):
+            await pump.inject("tool", Ask(str(number)))
+        await pump.wait_idle()
+    assert got == [str(number) for number in range(30)]
+
+
+# -- stopping with stages that wait
+
+
+async def test_a_shutdown_does_not_wait_for_messages_held_by_spaceout():
+    pump = pump_with(pipe.spaceout(3600))
+    async with guard(8):
+        await pump.__aenter__()
+        asking = [asyncio.create_task(pump.request("tool", Ask(str(number)))) for number in range(3)]
+        await quiesce(100)
+        report = await pump.shutdown(0.01)
+        results = await asyncio.gather(*asking, return_exceptions=True)
+    assert not report.drained
+    assert all(isinstance(result, ConversationCancelled) for result in results[1:])
+    assert pump.statistics().in_flight == 0
+
+
+async def test_a_shutdown_does_not_wait_for_a_stage_that_never_ends():
+    entered = asyncio.Event()
+
+    async def never(state):
+        if external(state):
+            entered.set()
+            await asyncio.Event().wait()
+        return state
+
+    pump = pump_with(pipe.map(never))
+    async with guard(8):
+        await pump.__aenter__()
+        asking = asyncio.create_task(pump.request("tool", Ask()))
+        await entered.wait()
+        await pump.shutdown(0.01)
+        (result,) = await asyncio.gather(asking, return_exceptions=True)
+    assert isinstance(result, ConversationCancelled)
+    assert pump.statistics().in_flight == 0
+
+
+async def test_a_cancelled_message_leaves_its_stage():
+    """Cancelling a conversation whose message waits in a user's stage gives it its outcome at once."""
+    gate = asyncio.Event()
+    entered = asyncio.Event()
+
+    async def hold(state):
+        if external(state):
+            entered.set()
+            await gate.wait()
+        return state
+
+    pump = pump_with(pipe.map(hold))
+    async with running(pump):
+        thread = await pump.inject("tool", Ask())
+        await entered.wait()
+        pump.cancel(thread)
+        with pytest.raises(ConversationCancelled):
+            await pump.wait(thread)
+        gate.set()
+        await pump.wait_idle()
+        assert pump.statistics().in_flight == 0
+
+
+# -- what a lifted function may do
+
+
+@pytest.mark.parametrize("kind", ["map", "action", "filter", "flatmap"])
+@pytest.mark.parametrize("error", [ValueError, StopIteration, KeyError])
+async def test_an_exception_is_that_messages_outcome(kind, error):
+    def fail(state):
+        if b"bad" in (state.raw_bytes or b""):
+            raise error
+        return [state] if kind == "flatmap" else state
+
+    pump = pump_with(getattr(pipe, kind)(fail))
+    async with running(pump):
+        results = await asyncio.gather(
+            *(pump.request("tool", Ask(text), timeout=5) for text in ("good", "bad", "good")), return_exceptions=True
+        )
+    assert [results[0], results[2]] == [Reply("good")] * 2
+    assert isinstance(results[1], PipelineError)
+    assert error.__name__ in results[1].detail
+
+
+@pytest.mark.parametrize("kind", ["map", "action"])
+async def test_an_exception_in_an_async_function_too(kind):
+    async def fail(state):
+        await asyncio.sleep(0)
+        if b"bad" in (state.raw_bytes or b""):
+            raise ValueError("why")
+        return state
+
+    pump = pump_with(getattr(pipe, kind)(fail))
+    async with running(pump):
+        results = await asyncio.gather(
+            *(pump.request("tool", Ask(text), timeout=5) for text in ("good", "bad", "good")), return_exceptions=True
+        )
+    assert [results[0], results[2]] == [Reply("good")] * 2
+    assert "ValueError: why" in results[1].detail
+
+
+async def test_an_async_function_that_is_cancelled_from_inside():
+    async def cancels(state):
+        if external(state):
+            raise asyncio.CancelledError
+        return state
+
+    pump = pump_with(pipe.map(cancels))
+    async with running(pump):
+        with pytest.raises(PipelineError):
+            await pump.request("tool", Ask(), timeout=3)
+
+
+@pytest.mark.parametrize("returned", [None, 42, "text"])
+async def test_a_map_that_returns_no_message(returned):
+    pump = pump_with(pipe.map(lambda state: returned if external(state) else state))
+    async with running(pump):
+        with pytest.raises(PipelineError) as caught:
+            await pump.request("tool", Ask(), timeout=5)
+    assert type(returned).__name__ in caught.value.detail
+
+
+async def test_a_map_may_return_a_changed_copy():
+    """The functional habit: more of them than may be inside the stages at once, so that a leak would show."""
+    pump = pump_with(pipe.map(lambda state: dataclasses.replace(state, metadata={"seen": True})), max_concurrent_pipelines=5)
+    async with running(pump):
+        for number in range(30):
+            assert await pump.request("tool", Ask(str(number)), timeout=5) == Reply(str(number))
+        assert pump.queue.inside == 0
+
+
+async def test_a_flatmap_that_drops_a_message_gives_it_an_outcome():
+    pump = pump_with(pipe.flatmap(lambda state: [] if external(state) else [state]))
+    async with running(pump, shutdown=0.5):
+        with pytest.raises(ConversationCancelled):
+            await pump.request("tool", Ask(), timeout=2)
+        async with guard(2):
+            await pump.wait_idle()
+
+
+async def test_a_flatmap_may_split_a_message():
+    got = []
+
+    async def note(payload, metadata):
+        got.append(metadata.thread_id)
+
+    class Splitting(StreamPump):
+        def _fan_out_step(self, state):
+            states = super()._fan_out_step(state)
+            return [*states, self.split(states[0])] if external(state) else states
+
+    pump = Splitting()
+    pump.register("tool", note, Ask)
+    async with running(pump):
+        await pump.inject("tool", Ask())
+        await pump.wait_idle()
+    assert len(set(got)) == 2
+
+
+async def test_async_map_keeps_the_order_of_a_frame():
+    """The first takes longest; those of other frames overtake, those of its own do not."""
+    handled = []
+
+    async def reverse(state):
+        for _ in range(10 - int((state.raw_bytes or b"0").count(b"0") > 0)):
+            await asyncio.sleep(0)
+        if b"<Number>0<" in (state.raw_bytes or b""):
+            await quiesce(30)
+        return state
+
+    async def again(payload, metadata):
+        handled.append((metadata.thread_id, payload.number))
+        if payload.number == 100:
+            return [HandlerResponse(Other(number), "again") for number in range(10)]
+        return None
+
+    pump = pump_with(pipe.map(reverse, task_limit=8))
+    pump.register("again", again, Other)
+    async with running(pump):
+        threads = [await pump.inject("again", Other(100)) for _ in range(4)]
+        await pump.wait_idle()
+    for thread in threads:
+        assert [number for frame, number in handled if frame == thread] == [100, *range(10)]
+
+
+async def test_async_map_lets_other_frames_overtake():
+    gate = asyncio.Event()
+
+    async def hold(state):
+        if b"slow" in (state.raw_bytes or b"") and external(state):
+            await gate.wait()
+        return state
+
+    pump = pump_with(pipe.map(hold))
+    async with running(pump):
+        slow = asyncio.create_task(pump.request("tool", Ask("slow")))
+        await quiesce()
+        assert await pump.request("tool", Ask("quick")) == Reply("quick")
+        assert not slow.done()
+        gate.set()
+        assert await slow == Reply("slow")
+
+
+@pytest.mark.parametrize("limit", [0, -1])
+async def test_a_task_limit_below_one_is_refused(limit):
+    async def function(state):
+        return state
+
+    pump = pump_with(pipe.map(function, task_limit=limit))
+    async with guard():
+        with pytest.raises(ValueError, match="task_limit"):
+            await pump.run()
+        await pump.shutdown()
+
+
+async def test_failed_messages_pass_by_users_functions():
+    seen = []
+
+    def fail(state):
+        if external(state):
+            raise ValueError
+        return state
+
+    pump = pump_with(pipe.map(fail), pipe.action(lambda state: seen.append(state.from_id)))
+    async with running(pump):
+        seen.clear()
+        with pytest.raises(PipelineError):
+            await pump.request("tool", Ask())
+    assert seen == []
+
+
+# -- overriding stages
+
+
+async def test_build_pipeline_is_called_once():
+    calls = []
+
+    class Counting(StreamPump):
+        def build_pipeline(self, source):
+            calls.append(source)
+            return super().build_pipeline(source)
+
+    pump = Counting()
+    pump.register("tool", echo, Ask)
+    async with running(pump):
+        for _ in range(5):
+            await pump.request("tool", Ask())
+    assert len(calls) == 1
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "_repair_step",
+        "_c14n_step",
+        "_envelope_validation_step",
+        "_payload_extraction_step",
+        "_thread_assignment_step",
+        "_fan_out_step",
+        "_validate_and_deserialize",
+        "_route_step",
+    ],
+)
+async def test_each_stage_can_be_overridden_and_may_fail(name):
+    seen = Counter()
+    original = getattr(StreamPump, name)
+
+    def wrapped(self, state):
+        seen[name] += 1
+        if state.metadata.get("fail") or b"bad" in (state.wire or state.raw_bytes or b""):
+            raise ValueError("in " + name)
+        return getattr(super(Custom, self), name)(state)
+
+    Custom = type("Custom", (StreamPump,), {name: wrapped})
+    assert original is not None
+    pump = Custom()
+    pump.register("tool", echo, Ask)
+    async with running(pump):
+        assert await pump.request("tool", Ask("good")) == Reply("good")
+        with pytest.raises(PipelineError) as caught:
+            await pump.request("tool", Ask("bad"), timeout=5)
+        assert "in " + name in caught.value.detail
+        assert await pump.request("tool", Ask("good")) == Reply("good")
+    assert seen[name] >= 5
+
+
+@pytest.mark.parametrize("name", ["_handle_errors", "_dispatch_to_handlers", "_reinject_responses"])
+async def test_a_stage_of_the_pump_that_breaks_once_loses_nobody(name):
+    """Those three are not lifted over messages: an exception there breaks the stream. It is made anew, and whoever was
+    inside is told."""
+    broken = []
+
+    def breaks(self, argument):
+        states = argument if isinstance(argument, list) else [argument]
+        if not broken and any(state.conversation and state.conversation.owner == "external" for state in states):
+            broken.append(True)
+            raise ValueError("broken once")
+        return getattr(super(Custom, self), name)(argument)
+
+    Custom = type("Custom", (StreamPump,), {name: breaks})
+    pump = Custom()
+    pump.register("tool", echo, Ask)
+    async with running(pump, shutdown=0.5):
+        with pytest.raises(PipelineError):
+            await pump.request("nobody" if name == "_handle_errors" else "tool", Ask(), timeout=3)
+        assert broken
+        assert await pump.request("tool", Ask("x"), timeout=3) == Reply("x")
+        async with guard(3):
+            await pump.wait_idle()
+
+
+def breaking(times):
+    """A stage of a user's own that raises for the first so many external messages."""
+    left = [times]
+
+    @pipable_operator
+    async def stage(source):
+        async with streamcontext(source) as streamer:
+            async for batch in streamer:
+                if left[0] and any(external(state) for state in batch):
+                    left[0] -= 1
+                    raise ValueError("the stage broke")
+                yield batch
+
+    return stage.pipe()
+
+
+async def test_a_users_stage_that_breaks_the_stream(caplog):
+    pump = pump_with(breaking(3))
+    async with running(pump):
+        for _ in range(3):
+            with pytest.raises(PipelineError) as caught:
+                await pump.request("tool", Ask("inside"), timeout=3)
+            assert "the stage broke" in caught.value.detail
+        assert await pump.request("tool", Ask("after")) == Reply("after")
+        await pump.wait_idle()
+        statistics = pump.statistics()
+        assert sum(statistics.outcomes.values()) == statistics.accepted
+    assert "a stage broke the pipeline" in caplog.text
+
+
+async def test_handlers_that_run_survive_a_broken_stage():
+    gate = Gate()
+    stage = breaking(1)
+    pump = pump_with(lambda source: source, handler=gate)
+    pump.register("other", echo, Other)
+
+    def build_pipeline(source):
+        return StreamPump.build_pipeline(pump, stage(stream.map(source, lambda state: state)))
+
+    @pipable_operator
+    async def only_other(source):
+        async with streamcontext(source) as streamer:
+            async for batch in streamer:
+                if any(state.to_id == "other" and external(state) for state in batch):
+                    pump.build_pipeline = lambda source: StreamPump.build_pipeline(pump, source)
+                    raise ValueError
+                yield batch
+
+    pump.build_pipeline = lambda source: StreamPump.build_pipeline(pump, only_other.raw(source))
+    async with running(pump):
+        asking = asyncio.create_task(pump.request("tool", Ask("x")))
+        await gate.until_begun(1)
+        with pytest.raises(PipelineError):
+            await pump.request("other", Other(), timeout=3)
+        gate.open()
+        assert await asking == Reply("x")
+    assert build_pipeline is not None
+
+
+async def test_a_stage_that_always_breaks_ends_the_pump_and_nobody_waits():
+    pump = pump_with(breaking(10**6))
+    async with guard():
+        run = asyncio.create_task(pump.run())
+        await pump.wait_idle()
+        results = await asyncio.gather(
+            *(pump.request("tool", Ask(), timeout=5) for _ in range(3)), return_exceptions=True
+        )
+        assert all(isinstance(result, PipelineError) for result in results)
+        for _ in range(10):
+            if run.done():
+                break
+            await asyncio.gather(pump.request("tool", Ask(), timeout=5), return_exceptions=True)
+        (ended,) = await asyncio.gather(run, return_exceptions=True)
+        assert isinstance(ended, ValueError)
+        await pump.shutdown()
+
+
+async def test_module_functions_of_the_steps_build_a_pipeline_of_ones_own():
+    """The documented coroutine forms, without a pump."""
+    from xml_pipeline.message_bus.message_state import MessageState
+    from xml_pipeline.message_bus.steps.c14n import c14n_step
+    from xml_pipeline.message_bus.steps.envelope_validation import envelope_validation_step
+    from xml_pipeline.message_bus.steps.payload_extraction import payload_extraction_step
+    from xml_pipeline.message_bus.steps.repair import repair_step
+    from xml_pipeline.message_bus.steps.thread_assignment import thread_assignment_step
+
+    raw = message_text('<Ask xmlns=""><Text>x</Text></Ask>', "a", "tool", "3e1f2d0c-5b1a-4c60-8f0a-6a2f2b7d9c11")
+    state = MessageState(raw)
+    for step in (repair_step, c14n_step, envelope_validation_step, payload_extraction_step, thread_assignment_step):
+        state = await step(state)
+    assert (state.error, state.from_id, state.to_id) == (None, "a", "tool")
+    assert state.payload_tree.findtext("Text") == "x"
+
+
+def test_both_namespaces_offer_the_same_names():
+    names = {name for name in vars(pipe) if not name.startswith("_")}
+    assert names == {"map", "action", "filter", "flatmap", "timeout", "spaceout", "merge", "partition"}
+    assert names <= {name for name in vars(stream) if not name.startswith("_")}
