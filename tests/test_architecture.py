@@ -54,6 +54,7 @@ STATE_OF_THE_BUS = {
     "exchange",
     "fair_queue",
     "hooks",
+    "huh",
     "identifiers",
     "lane",
     "ledger",
@@ -68,6 +69,7 @@ STATE_OF_THE_BUS = {
     "todo_registry",
     "budget_registry",
     "token_bucket",
+    "transcript",
     "usage",
     "scheduler",  # which messages next: decided without a pipeline; its one await is an event
     "ingress",
@@ -176,7 +178,8 @@ def test_imports_go_down_or_left(module):
     for target, lazy in our(module):
         other = room_of(target)
         if other is None:
-            assert target != "xml_pipeline", f"{module} imports the root package, which is for users"
+            at_the_top = ROWS[RANK[room][0]][0] in ("assembly", "edges")
+            assert target != "xml_pipeline" or at_the_top, f"{module} imports the root package, which is for users"
             continue
         if other == room or RANK[other] < RANK[room]:
             continue
@@ -276,8 +279,8 @@ def test_terminals_belong_to_the_command_line(library):
     assert all(module.startswith("xml_pipeline.cli") for module in users_of(library))
 
 
-def test_yaml_is_read_in_one_place():
-    assert users_of("yaml") <= {"xml_pipeline.config.yaml_source"}
+def test_yaml_is_read_by_the_configuration_only():
+    assert {module.rpartition(".")[0] for module in users_of("yaml")} == {"xml_pipeline.config"}
 
 
 def calls(module: str) -> set[str]:
@@ -310,12 +313,13 @@ def test_nothing_is_evaluated_or_unpickled(module):
         dangerous -= {"exec", "compile"}
     if module.startswith("xml_pipeline.cli"):
         dangerous -= {"subprocess.run", "subprocess.Popen"}
+    if module == "xml_pipeline.cli.watching":
+        dangerous -= {"compile"}  # to see whether a changed file is Python at all, before restarting; it is not run
     assert not dangerous
 
 
-def test_the_codec_compiles_in_one_module():
-    compiling = {module for module in modules() if calls(module) & {"exec", "compile"}}
-    assert len(compiling) <= 1
+def test_only_the_codec_runs_what_it_compiled():
+    assert {module for module in modules() if "exec" in calls(module)} == {"third_party.xmlable.compile"}
 
 
 @pytest.mark.parametrize("module", sorted(modules()))
@@ -338,11 +342,8 @@ def test_every_module_says_what_it_is_and_what_it_offers(module):
     assert ast.get_docstring(node), f"{module} has no docstring"
     defines = [child for child in node.body if isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef)]
     if defines and not module.endswith("__main__"):
-        names = {target.id for child in node.body if isinstance(child, ast.Assign) for target in child.targets
-                 if isinstance(target, ast.Name)}
-        annotated = {child.target.id for child in node.body if isinstance(child, ast.AnnAssign)
-                     and isinstance(child.target, ast.Name)}
-        assert "__all__" in names | annotated, f"{module} has no __all__"
+        assigned = [target for child in node.body if isinstance(child, ast.Assign) for target in child.targets]
+        assert "__all__" in [target.id for target in assigned if isinstance(target, ast.Name)], f"{module} has no __all__"
 
 
 # -- that the test can fail

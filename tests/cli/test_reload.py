@@ -10,6 +10,15 @@ from .conftest import HANDLERS, ORGANISM
 
 EXTRA = "  - {name: extra, payload_class: handlers.Ping, handler: handlers.echo, description: Extra.}\n"
 
+UNTIL_DRAINING = """
+            from xml_pipeline.message_bus.stream_pump import get_stream_pump
+            pump = get_stream_pump()
+            print("working", flush=True)
+            while pump.statistics().state != "draining":
+                await asyncio.sleep(0.01)
+            return HandlerResponse.respond(Pong("finished"))
+"""
+
 
 @pytest.fixture
 def changed(organism):
@@ -102,17 +111,13 @@ def test_a_source_with_a_mistake_does_not_stop_it(start, organism, changed):
 
 
 def test_a_message_at_work_is_finished_with_the_old_code(start, organism, changed):
-    slow = HANDLERS.replace(
-        "await asyncio.Event().wait()",
-        "print('working', flush=True); await asyncio.sleep(0.5); return HandlerResponse.respond(Pong('old'))",
-    )
-    changed("handlers.py", slow)
+    changed("handlers.py", HANDLERS.replace("            await asyncio.Event().wait()", UNTIL_DRAINING))
     running = start("run", "--reload", "--send", "echo", '{"text": "hang"}')
     running.wait_for("working")
-    changed("handlers.py", slow.replace("'old'", "'new'").replace("sleep(0.5)", "sleep(0)"))
-    running.wait_for("answer: Pong(text='new')")
+    changed("handlers.py", HANDLERS.replace('case "hang"', 'case "never"'))
+    running.wait_for("answer: Pong(text='echo hang')")
     answers = [line for line in running.out if line.startswith("answer: ")]
-    assert answers == ["answer: Pong(text='old')", "answer: Pong(text='new')"], running
+    assert answers == ["answer: Pong(text='finished')", "answer: Pong(text='echo hang')"], running
     running.signal(signal.SIGTERM)
     assert running.end() == 0, running
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import signal
 import time
@@ -66,7 +67,8 @@ def hang(organism, how="await asyncio.Event().wait()"):
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_stops_it_and_it_exits_0(start, organism, number):
     running = start("run")
-    running.wait_for("organism 'test' is running: 4 listeners from organism.yaml")
+    loop = "uvloop" if importlib.util.find_spec("uvloop") else "asyncio"
+    running.wait_for(f"organism 'test' is running: 4 listeners from organism.yaml ({loop}); Ctrl-C stops it")
     running.signal(number)
     assert running.end() == 0, running
     assert running.err == []

@@ -512,12 +512,11 @@ async def test_a_stopped_pump_is_no_longer_the_main_one():
 
 async def test_stopping_one_pump_leaves_another_main_pump_alone():
     first, second = make(), make()
-    async with running(first):
-        async with running(second):
-            assert get_stream_pump() is second
-            await first.shutdown()
-            assert get_stream_pump() is second
-            assert await second.request("tool", Ask("x")) == Reply("x")
+    async with running(first), running(second):
+        assert get_stream_pump() is second
+        await first.shutdown()
+        assert get_stream_pump() is second
+        assert await second.request("tool", Ask("x")) == Reply("x")
 
 
 async def test_wait_idle_returns_at_once_on_an_idle_pump_and_when_the_last_message_ends():

@@ -24,7 +24,7 @@ def pump_with(*stages, handler=echo, **limits):
     class Custom(StreamPump):
         def build_pipeline(self, source):
             for stage in stages:
-                source = source | stage if False else stage(source)
+                source = stage(source)
             return super().build_pipeline(source)
 
     pump = Custom(**limits)
@@ -110,9 +110,7 @@ async def test_branch_errors_off():
                     raise ValidationError("bad")
                 return state
 
-            def alarm(branch):
-                return stream.map(branch, lambda state: state) if False else _tap(branch, told)
-
+            alarm = lambda branch: _tap(branch, told)  # noqa: E731
             split = stream.map(source, checked) | pipe.partition(lambda state: state.error is not None, alarm)
             return super().build_pipeline(split)
 
@@ -192,13 +190,9 @@ async def test_per_message_timeout():
 
 async def test_a_timeout_that_passes_while_a_message_waits_is_not_started():
     gate = Gate(answer=False)
-    pump = pump_with(pipe.timeout(0.03), handler=gate)
+    pump = pump_with(pipe.timeout(0.03))
     pump.unregister_listener("tool")
-
-    async def blocker(payload, metadata):
-        return await gate(payload, metadata)
-
-    pump.register("tool", blocker, Ask, concurrency=1)
+    pump.register("tool", gate, Ask, concurrency=1)
     async with running(pump):
         first, second = (asyncio.create_task(pump.request("tool", Ask(text), timeout=5)) for text in "ab")
         results = await asyncio.gather(first, second, return_exceptions=True)
@@ -384,7 +378,8 @@ async def test_a_flatmap_may_split_a_message():
 
     class Splitting(StreamPump):
         def _fan_out_step(self, state):
-            states = super()._fan_out_step(state)
+            found = super()._fan_out_step(state)
+            states = found if isinstance(found, list) else [found]
             return [*states, self.split(states[0])] if external(state) else states
 
     pump = Splitting()
@@ -400,8 +395,7 @@ async def test_async_map_keeps_the_order_of_a_frame():
     handled = []
 
     async def reverse(state):
-        for _ in range(10 - int((state.raw_bytes or b"0").count(b"0") > 0)):
-            await asyncio.sleep(0)
+        await asyncio.sleep(0)
         if b"<Number>0<" in (state.raw_bytes or b""):
             await quiesce(30)
         return state
@@ -501,7 +495,6 @@ async def test_build_pipeline_is_called_once():
 )
 async def test_each_stage_can_be_overridden_and_may_fail(name):
     seen = Counter()
-    original = getattr(StreamPump, name)
 
     def wrapped(self, state):
         seen[name] += 1
@@ -510,7 +503,6 @@ async def test_each_stage_can_be_overridden_and_may_fail(name):
         return getattr(super(Custom, self), name)(state)
 
     Custom = type("Custom", (StreamPump,), {name: wrapped})
-    assert original is not None
     pump = Custom()
     pump.register("tool", echo, Ask)
     async with running(pump):
@@ -578,20 +570,19 @@ async def test_a_users_stage_that_breaks_the_stream(caplog):
 
 
 async def test_handlers_that_run_survive_a_broken_stage():
+    """What runs when a stage breaks was inside no stage."""
     gate = Gate()
-    stage = breaking(1)
-    pump = pump_with(lambda source: source, handler=gate)
+    pump = StreamPump()
+    pump.register("tool", gate, Ask)
     pump.register("other", echo, Other)
-
-    def build_pipeline(source):
-        return StreamPump.build_pipeline(pump, stage(stream.map(source, lambda state: state)))
+    broken = []
 
     @pipable_operator
     async def only_other(source):
         async with streamcontext(source) as streamer:
             async for batch in streamer:
-                if any(state.to_id == "other" and external(state) for state in batch):
-                    pump.build_pipeline = lambda source: StreamPump.build_pipeline(pump, source)
+                if not broken and any(state.to_id == "other" for state in batch):
+                    broken.append(True)
                     raise ValueError
                 yield batch
 
@@ -603,7 +594,6 @@ async def test_handlers_that_run_survive_a_broken_stage():
             await pump.request("other", Other(), timeout=3)
         gate.open()
         assert await asking == Reply("x")
-    assert build_pipeline is not None
 
 
 async def test_a_stage_that_always_breaks_ends_the_pump_and_nobody_waits():

@@ -167,7 +167,7 @@ async def test_a_generator_that_will_not_be_closed():
         while True:
             try:
                 yield HandlerResponse(Ask(), "nobody")
-            except GeneratorExit:  # noqa: PERF203
+            except GeneratorExit:
                 yield None
 
     pump = make(bad)

@@ -97,6 +97,8 @@ class Dispatcher:
         self.abandoned = 0
         """Handlers that ignored their cancellation."""
         self.replies: Replies  # set by the pump: replies emit through the dispatcher, and the dispatcher calls them
+        self.sink: Callable[[list[MessageState]], None] | None = None
+        """Takes messages at once where nothing stands between dispatch and re-injection; see `pipeline.drive`."""
         self._ledger = ledger
         self._scheduler = scheduler
         self._events = events
@@ -522,13 +524,14 @@ class Dispatcher:
         """Put a handler's message in line for re-injection, and tell that it was sent."""
         if self._events.active:
             self._emit_sent(state)
-        self._out.append(state)
-        flush = self._flush
-        if flush is not None and not flush.done():
-            flush.set_result(None)
+        self.emit(state)
 
     def emit(self, state: MessageState) -> None:
-        """Put a message in line for re-injection."""
+        """Put a message in line for re-injection, or straight into the sink if there is one."""
+        sink = self.sink
+        if sink is not None:
+            sink([state])
+            return
         self._out.append(state)
         flush = self._flush
         if flush is not None and not flush.done():

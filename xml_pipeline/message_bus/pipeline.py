@@ -33,14 +33,22 @@ def build_pipeline(pump: StreamPump, source: AsyncIterable[list[MessageState]]) 
         | pipe.map(pump._validate_and_deserialize)
         | pipe.flatmap(pump._route_step)
         | _errors(pump)
-        | _dispatch.pipe(pump)
+        | _dispatch(pump)
         | _reinject(pump)
     )
 
 
 async def drive(pump: StreamPump) -> None:
-    """Run the pump's pipeline until its source ends."""
-    async with streamcontext(pump.build_pipeline(pump._queue_source())) as streamer:
+    """Run the pump's pipeline until its source ends.
+
+    Where re-injection directly follows dispatch and ends the pipeline, as it does unless somebody added a stage there,
+    messages need not travel through the stream to get from the one to the other: that would take another turn of the
+    event loop.
+    """
+    stages = pump.build_pipeline(pump._queue_source())
+    is_direct = getattr(stages, "reinjects_directly", False)
+    pump._dispatcher.sink = pump._reinject_responses if is_direct else None
+    async with streamcontext(stages) as streamer:
         async for _ in streamer:
             pass
 
@@ -62,8 +70,19 @@ def _errors(pump: StreamPump) -> Callable[[Any], Any]:
     return lambda source: map_batches(source, sort_out)
 
 
+def _dispatch(pump: StreamPump) -> Callable[[Any], Any]:
+    """The one stage that waits."""
+
+    def stage(source: Any) -> Any:
+        stages = _dispatched(source, pump)
+        stages.is_dispatch = True  # type: ignore[attr-defined]
+        return stages
+
+    return stage
+
+
 @pipable_operator
-async def _dispatch(source: AsyncIterable[list[MessageState]], pump: StreamPump) -> AsyncIterator[list[MessageState]]:
+async def _dispatched(source: AsyncIterable[list[MessageState]], pump: StreamPump) -> AsyncIterator[list[MessageState]]:
     """Hand messages to the dispatcher as they come; yield what their handlers send as it comes."""
     dispatcher = pump._dispatcher
 
@@ -93,4 +112,9 @@ def _reinject(pump: StreamPump) -> Callable[[Any], Any]:
         pump._reinject_responses(batch)
         return batch
 
-    return lambda source: map_batches(source, reinject)
+    def stage(source: Any) -> Any:
+        stages = map_batches(source, reinject)
+        stages.reinjects_directly = getattr(source, "is_dispatch", False)
+        return stages
+
+    return stage
