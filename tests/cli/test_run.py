@@ -5,11 +5,15 @@ from __future__ import annotations
 import importlib.util
 import os
 import signal
+import subprocess
+import sys
 import time
 
 import pytest
 
 from xml_pipeline.cli.signals import StopSignals, Watchdog
+
+from .conftest import DEADLINE, ENVIRONMENT, ORGANISM
 
 GATE = """
 import signal
@@ -193,6 +197,28 @@ def test_a_pump_that_a_handler_stops_ends_the_command(start, organism):
     running = start("run", *hang(organism, how))
     assert running.end() == 0, running
     assert "everything was finished" in running.out[-1]
+
+
+def test_a_reader_that_goes_away_does_not_keep_it_from_draining(organism):
+    with (organism / "handlers.py").open("a") as file:
+        file.write(GATE)
+    (organism / "organism.yaml").write_text(ORGANISM + FLOOD)
+    arguments = ["run", "--timeout", "20", "--send", "flood", '{"text": "", "count": 30}']
+    with subprocess.Popen(
+        [sys.executable, "-m", "xml_pipeline.cli", *arguments],
+        cwd=organism,
+        env=ENVIRONMENT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    ) as process:
+        assert process.stdout is not None
+        while "answer:" not in process.stdout.readline():
+            assert process.poll() is None
+        process.stdout.close()
+        process.send_signal(signal.SIGUSR1)  # thirty lines that nobody reads
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(DEADLINE) == 0
 
 
 def test_logs_are_on_stderr_from_the_level_asked_for(start, organism):

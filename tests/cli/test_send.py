@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
+import pty
+import re
+import subprocess
+import sys
 
 import pytest
 from lxml import etree
+
+from .conftest import ENVIRONMENT
 
 CORE = "{https://xml-pipeline.org/ns/core/v1}"
 
@@ -207,3 +215,29 @@ def test_a_handler_that_does_not_end_does_not_hold_the_command(cli, organism):
     (organism / "handlers.py").write_text(text.replace("            await asyncio.Event().wait()", stubborn))
     line = cli("send", "echo", '{"text": "hang"}', "--timeout", "0.1").complaint(124)
     assert line.startswith("error: timeout: ")
+
+
+def test_on_a_terminal_what_is_at_work_is_shown_with_a_clock(organism):
+    parent, child = pty.openpty()
+    arguments = ["send", "echo", '{"text": "hang"}', "--timeout", "0.6"]
+    with subprocess.Popen(
+        [sys.executable, "-m", "xml_pipeline.cli", *arguments],
+        cwd=organism,
+        env={**ENVIRONMENT, "TERM": "xterm"},
+        stdin=child,
+        stdout=child,
+        stderr=child,
+    ) as process:
+        os.close(child)
+        shown = b""
+        with contextlib.suppress(OSError):  # what reading a terminal ends in, once the other side is closed
+            while data := os.read(parent, 4096):
+                shown += data
+        os.close(parent)
+        assert process.wait() == 124
+    text = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", shown.decode())
+    assert "external -> echo         Ping(text='hang', count=1)  [at work for " in text
+    assert text.rstrip().endswith(
+        "error: timeout: The message was not processed in time. (no answer from 'echo' in 0.6 s)"
+    )
+    assert "[cancelled in " in text

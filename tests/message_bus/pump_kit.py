@@ -11,7 +11,7 @@ from typing import Any
 from xml_pipeline.message_bus.message_state import HandlerResponse
 from xml_pipeline.message_bus.stream_pump import StreamPump
 
-GUARD = 20.0
+GUARD = 10.0
 """Seconds after which a test that hangs is ended. Never a measure of anything."""
 
 
@@ -85,6 +85,13 @@ async def quiesce(turns: int = 50) -> None:
         await asyncio.sleep(0)
 
 
+async def until(condition: Callable[[], object]) -> None:
+    """Let others run until something holds that no future stands for, such as a count in the statistics."""
+    async with guard():
+        while not condition():  # noqa: ASYNC110, it waits for a turn of the loop, not for a time
+            await asyncio.sleep(0)
+
+
 @asynccontextmanager
 async def guard(seconds: float = GUARD):
     """End a test that hangs; never a measure of anything."""
@@ -102,11 +109,3 @@ async def running(pump: StreamPump, shutdown: float = 5.0):
             yield pump
         finally:
             await pump.shutdown(shutdown)
-
-
-async def outcome_of(events, *, to_id: str) -> Any:
-    """The next `OutcomeEvent` of a message to ``to_id`` in an event stream."""
-    async for event in events:
-        if type(event).__name__ == "OutcomeEvent" and event.to_id == to_id:
-            return event
-    raise AssertionError("the events ended")

@@ -488,6 +488,27 @@ async def test_cancel_of_an_inner_thread_tells_its_caller() -> None:
     assert agent.metadata[1].tag == "t"
 
 
+async def test_cancel_of_an_inner_thread_passes_a_tool_by_and_is_no_dead_letter() -> None:
+    gate = Gate()
+    threads: list[str] = []
+
+    async def slow(payload: Ask, metadata: HandlerMetadata) -> Any:
+        threads.append(metadata.thread_id)
+        return await gate(payload, metadata)
+
+    pump = StreamPump()
+    pump.register("tool", calls("slow"), Ask)
+    pump.register("slow", slow, Ask)
+    async with audited(pump) as audit:
+        thread = await pump.inject("tool", Ask())
+        await reached(gate.entered)
+        assert pump.cancel(threads[0])
+        await audit.idle()
+        assert not pump.dead_letters.list()
+        with pytest.raises(ConversationCancelled):
+            await pump.wait(thread)
+
+
 async def test_cancel_reaches_what_is_queued_behind_others() -> None:
     gate = Gate()
     pump = StreamPump()

@@ -99,8 +99,11 @@ async def test_metadata_of_calls_and_answers():
     async def agent(payload, metadata):
         seen[type(payload).__name__, metadata.tag] = metadata
         if isinstance(payload, Ask):
-            return [HandlerResponse(Other(1), "tool", tag="first"), HandlerResponse(Ask("again"), "agent")] \
-                if not payload.text else None
+            return (
+                [HandlerResponse(Other(1), "tool", tag="first"), HandlerResponse(Ask("again"), "agent")]
+                if not payload.text
+                else None
+            )
         return HandlerResponse.respond(Reply())
 
     async def tool(payload, metadata):
@@ -119,7 +122,12 @@ async def test_metadata_of_calls_and_answers():
     assert "tool" in asked.usage_instructions
     assert (answer.from_id, answer.conversation_id) == ("tool", thread)
     assert called.thread_id != thread
-    assert (called.from_id, called.conversation_id, called.own_name, called.usage_instructions) == ("agent", thread, None, "")
+    assert (called.from_id, called.conversation_id, called.own_name, called.usage_instructions) == (
+        "agent",
+        thread,
+        None,
+        "",
+    )
     assert len({asked.message_id, answer.message_id, called.message_id}) == 3
 
 
@@ -192,7 +200,9 @@ async def test_an_element_given_to_a_generic_listener_is_its_own():
         thread = await pump.inject("any", Ask("clean"))
         await pump.wait_idle()
         (slot,) = pump.engine.history.by_conversation(thread)
-        assert "clean" in str(slot.payload if isinstance(slot.payload, str | bytes) else getattr(slot, "data", slot.payload))
+        assert "clean" in str(
+            slot.payload if isinstance(slot.payload, str | bytes) else getattr(slot, "data", slot.payload)
+        )
     assert texts == ["clean"]
 
 
@@ -497,9 +507,7 @@ async def test_a_finished_conversation_holds_no_cycle():
                 assert all(not frame.conversation.frames for frame in frames)
                 del frames
             await quiesce()
-            found = [
-                obj for obj in gc.get_objects() if type(obj).__name__ in ("Frame", "MessageState", "Turn")
-            ]
+            found = [obj for obj in gc.get_objects() if type(obj).__name__ in ("Frame", "MessageState", "Turn")]
             kept = [obj for obj in found if type(obj).__name__ == "Frame" and obj.caller != "system"]
             assert len(kept) <= 1
         finally:

@@ -10,7 +10,7 @@ from xml_pipeline.errors import PipelineError
 from xml_pipeline.message_bus.message_state import HandlerResponse, SystemError
 from xml_pipeline.message_bus.stream_pump import StreamPump
 
-from .pump_kit import Ask, Gate, Other, Reply, echo, guard, quiesce, running, silent
+from .pump_kit import Ask, Gate, Other, Reply, echo, guard, quiesce, running, silent, until
 
 
 class Recorder:
@@ -184,7 +184,10 @@ async def test_a_cancellation_in_the_middle_of_on_intent():
         assert pump.cancel(thread)
         await pump.wait_idle()
         await quiesce()
-    assert [entry for entry in log if entry[0] != "complete"] == [("intent", "first tool#1"), ("failed", "first tool#1")]
+    assert [entry for entry in log if entry[0] != "complete"] == [
+        ("intent", "first tool#1"),
+        ("failed", "first tool#1"),
+    ]
 
 
 async def test_a_handler_that_ignores_its_cancellation_has_failed(monkeypatch):
@@ -205,8 +208,7 @@ async def test_a_handler_that_ignores_its_cancellation_has_failed(monkeypatch):
         pump.register_dispatch_hook(hook)
         await asyncio.gather(pump.request("tool", Ask(), timeout=5), return_exceptions=True)
         async with guard(5):
-            while pump.statistics().abandoned_handlers == 0:
-                await asyncio.sleep(0.001)
+            await until(lambda: pump.statistics().abandoned_handlers)
             await quiesce()
         told = [kind for kind, _ in hook.log]
         assert told.count("failed") == 1
@@ -393,8 +395,9 @@ async def test_the_batch_form_gets_dicts_and_returns_ids():
 
     class Batch:
         async def on_intents(self, intents):
-            for fields in intents:
-                log.append(("intent", fields["to_id"], fields["payload_bytes"], bool(fields["message_id"])))
+            log.extend(
+                ("intent", fields["to_id"], fields["payload_bytes"], bool(fields["message_id"])) for fields in intents
+            )
             return [f"id-{len(log)}-{number}" for number, _ in enumerate(intents)]
 
         async def on_acknowledged(self, entry_id):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from contextlib import asynccontextmanager
 
 import pytest
@@ -18,7 +19,7 @@ from xml_pipeline.message_bus.events import (
 from xml_pipeline.message_bus.message_state import HandlerResponse, SystemError
 from xml_pipeline.message_bus.stream_pump import StreamPump
 
-from .pump_kit import Ask, Gate, Other, Reply, echo, guard, quiesce, running, silent
+from .pump_kit import Ask, Gate, Other, Reply, echo, guard, quiesce, running, silent, until
 
 
 def line(event):
@@ -64,10 +65,8 @@ ASKED = ["thread created", "thread active", "tool processing", "received externa
 
 async def ask(pump, target="tool", payload=None):
     thread = await pump.inject(target, payload or Ask("x"))
-    try:
+    with contextlib.suppress(PipelineError):
         await pump.wait(thread, timeout=5)
-    except PipelineError:
-        pass
     return thread
 
 
@@ -357,9 +356,9 @@ async def test_every_accepted_message_has_one_outcome_event():
         ids = [event.message_id for event in recorder.events if isinstance(event, OutcomeEvent)]
         boots = len(ids) - len(set(ids))
         assert boots == 0
-        assert len([None for event in recorder.events if isinstance(event, OutcomeEvent) and event.conversation_id in threads]) == (
-            pump.statistics().accepted - before
-        )
+        assert len(
+            [None for event in recorder.events if isinstance(event, OutcomeEvent) and event.conversation_id in threads]
+        ) == (pump.statistics().accepted - before)
         for thread in threads:
             lines = await recorder.lines(thread)
             assert sum(text in ("thread completed", "thread error", "thread killed") for text in lines) == 1
@@ -415,8 +414,7 @@ async def test_a_subscriber_that_never_comes_back_holds_up_nobody():
     async with running(pump):
         for number in range(50):
             await pump.request("tool", Ask(str(number)))
-        while len(seen) < 50:
-            await asyncio.sleep(0)
+        await until(lambda: len(seen) >= 50)
         stuck.set()
 
 
@@ -448,8 +446,7 @@ async def test_a_subscriber_may_use_the_pump():
     pump.subscribe_events(curious)
     async with running(pump):
         await pump.inject("other", Other())
-        while not asked:
-            await asyncio.sleep(0)
+        await until(lambda: asked)
     assert asked == [Reply("from a subscriber")]
 
 

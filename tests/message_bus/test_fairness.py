@@ -10,7 +10,7 @@ import pytest
 from xml_pipeline.message_bus.message_state import HandlerResponse
 from xml_pipeline.message_bus.stream_pump import StreamPump
 
-from .pump_kit import Ask, Gate, Other, Reply, echo, guard, quiesce, running
+from .pump_kit import Ask, Gate, Other, Reply, echo, guard, quiesce, running, until
 
 # -- order within a frame
 
@@ -449,8 +449,7 @@ async def test_a_slow_member_holds_up_no_other_member():
     async with running(pump), guard():
         for number in range(10):
             await pump.inject("g", Ask(str(number)))
-        while len(got) < 10:
-            await asyncio.sleep(0)
+        await until(lambda: len(got) == 10)
         assert gate.ended == []
         assert got == [str(number) for number in range(10)]
         gate.open()

@@ -21,19 +21,25 @@ THREAD = "3e1f2d0c-5b1a-4c60-8f0a-6a2f2b7d9c11"
 
 REAL = [
     message_text('<Ask xmlns=""><Text>some text &amp; more</Text></Ask>', "external", "tool", THREAD),
-    message_text('<Ask xmlns=""><Text>1000000</Text></Ask><Ask xmlns=""><Text>2</Text></Ask>', "external", "tool", THREAD),
+    message_text(
+        '<Ask xmlns=""><Text>1000000</Text></Ask><Ask xmlns=""><Text>2</Text></Ask>', "external", "tool", THREAD
+    ),
     b'<?xml version="1.0" encoding="UTF-8"?>\n'
     b"<m:message xmlns:m='https://xml-pipeline.org/ns/envelope/v1'><m:meta><m:from>external</m:from><m:to>tool</m:to>"
     b"<m:thread>" + THREAD.encode() + b"</m:thread><x:note xmlns:x='urn:x'>hi</x:note></m:meta>"
     b"<Ask><Text><![CDATA[a < b]]></Text><!-- comment --></Ask></m:message>",
     message_text('<Ask xmlns=""><Text>\u017c\u00f3\u0142\u0107 \U0001f600</Text></Ask>', "external", "tool", THREAD),
 ]
+# fmt: off
 PIECES = [
-    b"<", b">", b"&", b'"', b"'", b"/", b"]]>", b"<!--", b"-->", b"<![CDATA[", b"<?x?>", b"<!DOCTYPE a [<!ENTITY b 'c'>]>",
-    b"&b;", b"&#0;", b"&#xD800;", b"\x00", b"\xff", b"\xfe\xff", b"\xef\xbb\xbf", b"\xed\xa0\x80", b"xmlns=''", b'xmlns=""',
+    b"<", b">", b"&", b'"', b"'", b"/", b"]]>", b"<!--", b"-->", b"<![CDATA[", b"<?x?>",
+    b"<!DOCTYPE a [<!ENTITY b 'c'>]>",
+    b"&b;", b"&#0;", b"&#xD800;", b"\x00", b"\xff", b"\xfe\xff", b"\xef\xbb\xbf", b"\xed\xa0\x80",
+    b"xmlns=''", b'xmlns=""',
     b"xmlns:a='b'", b"xsi:nil='true'", b"<Ask/>", b"</message>", b"<message>", b"system", b"tool", b"external",
     THREAD.encode(), b"<to>nobody</to>", b"<from>system</from>", b"a" * 5000, b"<a>" * 200, b"\r\n", b" ", b"",
-]  # fmt: skip
+]
+# fmt: on
 
 
 def mutated(rng: random.Random) -> bytes:
@@ -127,7 +133,9 @@ def test_arbitrary_bytes_have_one_outcome_each(inputs):
 @given(
     st.lists(
         st.tuples(
-            st.text(max_size=20), st.text(max_size=20), st.one_of(st.none(), st.text(max_size=40), st.uuids(version=4).map(str))
+            st.text(max_size=20),
+            st.text(max_size=20),
+            st.one_of(st.none(), st.text(max_size=40), st.uuids(version=4).map(str)),
         ),
         min_size=5,
         max_size=15,

@@ -15,7 +15,7 @@ from xml_pipeline.message_bus.message_state import HandlerResponse
 from xml_pipeline.message_bus.operators import pipe, stream
 from xml_pipeline.message_bus.stream_pump import StreamPump
 
-from .pump_kit import Ask, Gate, Other, Reply, echo, guard, quiesce, running, silent
+from .pump_kit import Ask, Gate, Other, Reply, echo, guard, quiesce, running, silent, until
 
 
 def pump_with(*stages, handler=echo, **limits):
@@ -45,7 +45,9 @@ async def test_log_between_stages():
 
     class Logging(StreamPump):
         def build_pipeline(self, source):
-            return super().build_pipeline(stream.map(source, self._note) | pipe.action(lambda state: log.append("then")))
+            return super().build_pipeline(
+                stream.map(source, self._note) | pipe.action(lambda state: log.append("then"))
+            )
 
         def _note(self, state):
             log.append(state.from_id)
@@ -144,7 +146,9 @@ async def test_merge_sources():
 
     async def feed():
         yield ("tool", Ask("one"))
-        yield message_text('<Ask xmlns=""><Text>two</Text></Ask>', "feed", "tool", "3e1f2d0c-5b1a-4c60-8f0a-6a2f2b7d9c11")
+        yield message_text(
+            '<Ask xmlns=""><Text>two</Text></Ask>', "feed", "tool", "3e1f2d0c-5b1a-4c60-8f0a-6a2f2b7d9c11"
+        )
 
     class Merging(StreamPump):
         def build_pipeline(self, source):
@@ -153,8 +157,7 @@ async def test_merge_sources():
     pump = Merging()
     pump.register("tool", note, Ask)
     async with running(pump):
-        while len(got) < 2:
-            await asyncio.sleep(0)
+        await until(lambda: len(got) == 2)
     assert got == [("feed", "one"), ("feed", "two")]
 
 
@@ -169,8 +172,7 @@ async def test_merge_cannot_forge():
     pump = Merging()
     pump.register("tool", silent, Ask)
     async with running(pump):
-        while not len(pump.dead_letters):
-            await asyncio.sleep(0)
+        await until(lambda: len(pump.dead_letters))
     (letter,) = pump.dead_letters.list()
     assert letter.from_id == "system"
     assert "system" in letter.detail
@@ -354,7 +356,9 @@ async def test_a_map_that_returns_no_message(returned):
 
 async def test_a_map_may_return_a_changed_copy():
     """The functional habit: more of them than may be inside the stages at once, so that a leak would show."""
-    pump = pump_with(pipe.map(lambda state: dataclasses.replace(state, metadata={"seen": True})), max_concurrent_pipelines=5)
+    pump = pump_with(
+        pipe.map(lambda state: dataclasses.replace(state, metadata={"seen": True})), max_concurrent_pipelines=5
+    )
     async with running(pump):
         for number in range(30):
             assert await pump.request("tool", Ask(str(number)), timeout=5) == Reply(str(number))
@@ -500,10 +504,10 @@ async def test_each_stage_can_be_overridden_and_may_fail(name):
         seen[name] += 1
         if state.metadata.get("fail") or b"bad" in (state.wire or state.raw_bytes or b""):
             raise ValueError("in " + name)
-        return getattr(super(Custom, self), name)(state)
+        return getattr(super(custom, self), name)(state)
 
-    Custom = type("Custom", (StreamPump,), {name: wrapped})
-    pump = Custom()
+    custom = type("Custom", (StreamPump,), {name: wrapped})
+    pump = custom()
     pump.register("tool", echo, Ask)
     async with running(pump):
         assert await pump.request("tool", Ask("good")) == Reply("good")
@@ -525,10 +529,10 @@ async def test_a_stage_of_the_pump_that_breaks_once_loses_nobody(name):
         if not broken and any(state.conversation and state.conversation.owner == "external" for state in states):
             broken.append(True)
             raise ValueError("broken once")
-        return getattr(super(Custom, self), name)(argument)
+        return getattr(super(custom, self), name)(argument)
 
-    Custom = type("Custom", (StreamPump,), {name: breaks})
-    pump = Custom()
+    custom = type("Custom", (StreamPump,), {name: breaks})
+    pump = custom()
     pump.register("tool", echo, Ask)
     async with running(pump, shutdown=0.5):
         with pytest.raises(PipelineError):

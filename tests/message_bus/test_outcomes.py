@@ -344,6 +344,27 @@ async def test_a_failure_cancels_the_children_that_are_at_work_and_those_that_ar
     assert [event.outcome for event in audit.outcomes(to_id="slow")] == ["cancelled", "cancelled"]
 
 
+async def test_a_failure_cancels_also_what_works_below_a_child_that_answered_early() -> None:
+    slow = Gate()
+
+    async def agent(message: Any, metadata: HandlerMetadata) -> Any:
+        if isinstance(message, Ask):
+            return HandlerResponse(Ask(), "hasty")
+        await slow.entered.wait()
+        raise RuntimeError("no")
+
+    pump = StreamPump()
+    pump.register("agent", agent, Ask, agent=True, peers=["hasty"])
+    pump.register("hasty", returns([HandlerResponse(Ask(), "slow"), HandlerResponse.respond(Reply())]), Ask)
+    pump.register("slow", slow, Ask)
+    async with audited(pump) as audit:
+        with pytest.raises(HandlerError):
+            await pump.request("agent", Ask())
+        await reached(slow.cancelled)
+        await audit.idle()
+        assert [event.outcome for event in audit.outcomes(to_id="slow")] == ["cancelled"]
+
+
 async def test_an_error_leaves_the_agent_and_its_other_calls_alone() -> None:
     slow = Gate(Reply("in the end"))
 

@@ -19,7 +19,15 @@ from xml_pipeline.message_bus.stream_pump import StreamPump
 
 from .pump_kit import Ask, Other, echo
 
-EVENTS = ["PumpEvent", "MessageReceivedEvent", "MessageSentEvent", "AgentStateEvent", "ThreadEvent", "ReloadEvent", "OutcomeEvent"]
+EVENTS = [
+    "PumpEvent",
+    "MessageReceivedEvent",
+    "MessageSentEvent",
+    "AgentStateEvent",
+    "ThreadEvent",
+    "ReloadEvent",
+    "OutcomeEvent",
+]
 
 
 # -- exports
@@ -64,10 +72,15 @@ def test_all_is_true(name):
 def test_importing_needs_no_particular_directory(tmp_path):
     """Package data is found through the package, not through the working directory."""
     root = os.path.dirname(os.path.dirname(xml_pipeline.__file__))
-    code = "import xml_pipeline; from xml_pipeline.envelope import envelope_schema; envelope_schema(); print(xml_pipeline.__version__)"
+    code = "import xml_pipeline, xml_pipeline.envelope as e; e.envelope_schema(); print(xml_pipeline.__version__)"
     environment = {**os.environ, "PYTHONPATH": root}
     done = subprocess.run(
-        [sys.executable, "-W", "error", "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
+        [sys.executable, "-W", "error", "-c", code],
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert (done.stdout.strip(), done.stderr) == (xml_pipeline.__version__, "")
 
@@ -101,7 +114,9 @@ def test_names_of_arguments(verb, arguments):
     assert {each.name for each in parameters if each.kind is each.KEYWORD_ONLY} == set(keyword.split())
 
 
-@pytest.mark.parametrize("verb", ["start", "run", "shutdown", "inject", "inject_nowait", "request", "wait", "from_yaml"])
+@pytest.mark.parametrize(
+    "verb", ["start", "run", "shutdown", "inject", "inject_nowait", "request", "wait", "from_yaml"]
+)
 def test_verbs_that_are_awaited(verb):
     assert inspect.iscoroutinefunction(getattr(StreamPump, verb))
 
@@ -111,8 +126,18 @@ def test_stream_is_an_async_generator():
 
 
 @pytest.mark.parametrize(
-    "name", ["dead_letters", "config", "config_path", "identity", "listeners", "routing_table", "agent_semaphores", "queue",
-             "dispatch_hooks"]
+    "name",
+    [
+        "dead_letters",
+        "config",
+        "config_path",
+        "identity",
+        "listeners",
+        "routing_table",
+        "agent_semaphores",
+        "queue",
+        "dispatch_hooks",
+    ],
 )
 def test_views_are_read_only(name):
     pump = StreamPump()
@@ -144,7 +169,9 @@ def test_keywords_and_a_configuration():
     assert (pump.config.name, pump.config.limits.max_hops, pump.config.limits.max_turns) == ("given", 7, 9)
 
 
-@pytest.mark.parametrize("keywords", [{"nonsense": 1}, {"port": 0}, {"port": 70000}, {"identity_path": "x"}, {"llm_config": {"a": 1}}])
+@pytest.mark.parametrize(
+    "keywords", [{"nonsense": 1}, {"port": 0}, {"port": 70000}, {"identity_path": "x"}, {"llm_config": {"a": 1}}]
+)
 def test_keywords_that_cannot_be(keywords):
     with pytest.raises(ConfigurationError):
         StreamPump(**keywords)
@@ -192,7 +219,9 @@ def test_a_name_can_be_taken_once(name):
     assert len(pump.listeners) == 1
 
 
-@pytest.mark.parametrize("name", ["", " ", "system", "system.x", "System.X", "external", "mesh:x", "a\x00b", " padded "])
+@pytest.mark.parametrize(
+    "name", ["", " ", "system", "system.x", "System.X", "external", "mesh:x", "a\x00b", " padded "]
+)
 def test_names_nobody_may_have(name):
     with pytest.raises(ConfigurationError):
         StreamPump().register(name, echo, Ask)

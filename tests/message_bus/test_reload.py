@@ -14,7 +14,7 @@ from xml_pipeline.message_bus.events import ReloadEvent
 from xml_pipeline.message_bus.message_state import HandlerResponse
 from xml_pipeline.message_bus.stream_pump import StreamPump
 
-from .pump_kit import Ask, Gate, Reply, echo, guard, quiesce, running
+from .pump_kit import Ask, Gate, Reply, echo, guard, quiesce, running, until
 
 MODULE = """
 from dataclasses import dataclass
@@ -212,7 +212,10 @@ async def test_a_file_that_takes_a_name_of_the_programs_is_refused(organism):
     ("text", "hint"),
     [
         ("listeners: [", "organism.yaml:"),
-        ("organism: {name: x}\nlisteners:\n  - {name: a, handler: nowhere.at_all, payload_class: nowhere.Class}\n", "nowhere"),
+        (
+            "organism: {name: x}\nlisteners:\n  - {name: a, handler: nowhere.at_all, payload_class: nowhere.Class}\n",
+            "nowhere",
+        ),
         ("organism: {name: x, nonsense: 1}\nlisteners: []\n", "nonsense"),
         ("organism: {name: x}\nlisteners: [{name: a}, {name: a}]\n", "organism.yaml:"),
         ("", "organism.yaml"),
@@ -270,8 +273,7 @@ async def test_a_frame_keeps_the_listener_it_was_opened_with(organism):
     async with running(pump):
         module = organism.module()
         asking = asyncio.create_task(pump.request("self", module.Number(0)))
-        while not module.begun:
-            await asyncio.sleep(0)
+        await until(lambda: module.begun)
         organism.write(listener("self", "turns_two", "Number"))
         assert pump.reload_config().success
         assert (await pump.request("self", module.Number(0))).by == "two"
@@ -288,8 +290,7 @@ async def test_calls_of_a_removed_listener_are_still_served(organism):
             asyncio.create_task(pump.request("tool", module.Say("x"))),
             asyncio.create_task(pump.request("self", module.Number(0))),
         ]
-        while len(module.begun) < 2:
-            await asyncio.sleep(0)
+        await until(lambda: len(module.begun) >= 2)
         organism.write()
         assert pump.reload_config().removed_listeners == ["tool", "self"]
         with pytest.raises(RoutingError):
@@ -328,7 +329,7 @@ async def test_timeouts_are_those_in_force():
         if payload.text == "first":
             await gate(payload, metadata)
             return HandlerResponse(Ask("second"), "twice")
-        await asyncio.Event().wait()
+        return await asyncio.Event().wait()
 
     pump.register("twice", twice, Ask, timeout=30)
     async with running(pump):
@@ -361,13 +362,11 @@ async def test_a_limit_that_is_raised_lets_the_waiting_through_at_once(organism)
     async with running(pump):
         module = organism.module()
         asking = [asyncio.create_task(pump.request("tool", module.Say(str(number)))) for number in range(200)]
-        while not module.begun:
-            await asyncio.sleep(0)
+        await until(lambda: module.begun)
         organism.write(listener("tool", "waits_one", concurrency=10))
         assert pump.reload_config().success
         async with guard(5):
-            while len(module.begun) < 10:
-                await asyncio.sleep(0)
+            await until(lambda: len(module.begun) >= 10)
         module.gate.set()
         await asyncio.gather(*asking)
 
@@ -410,9 +409,8 @@ async def test_good_broken_good_under_load(organism):
         clients = [asyncio.create_task(load(module.Say)) for _ in range(10)]
         for generation in range(12):
             target = len(seen) + 50
-            while len(seen) < target:
-                await asyncio.sleep(0)
-                assert not any(client.done() for client in clients)
+            await until(lambda: len(seen) >= target or any(client.done() for client in clients))  # noqa: B023, at once
+            assert len(seen) >= target
             if generation % 3 == 1:
                 organism.file.write_text("listeners: [\n")
                 assert not pump.reload_config().success
@@ -426,8 +424,11 @@ async def test_good_broken_good_under_load(organism):
         await pump.wait_idle()
         statistics = pump.statistics()
         assert sum(statistics.outcomes.values()) == statistics.accepted
-        lost = {outcome: count for outcome, count in statistics.outcomes.items()
-                if outcome in ("failed", "dead-lettered", "cancelled", "expired") and count}
+        lost = {
+            outcome: count
+            for outcome, count in statistics.outcomes.items()
+            if outcome in ("failed", "dead-lettered", "cancelled", "expired") and count
+        }
         assert lost == {}
     assert {"one", "two"} <= set(seen)
 

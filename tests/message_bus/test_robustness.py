@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import contextvars
 import sys
 
@@ -12,7 +13,7 @@ from xml_pipeline.errors import ConversationCancelled, DeadlineExceeded, Handler
 from xml_pipeline.message_bus.message_state import HandlerResponse
 from xml_pipeline.message_bus.stream_pump import StreamPump
 
-from .pump_kit import Ask, Other, Reply, echo, guard, quiesce, running
+from .pump_kit import Ask, Other, Reply, echo, guard, quiesce, running, until
 
 
 class OwnBaseException(BaseException):
@@ -32,7 +33,7 @@ async def still_serves(pump, *, same=None):
     answers = await asyncio.gather(*(pump.request("good", Ask(str(number)), timeout=10) for number in range(100)))
     assert answers == [Reply(str(number)) for number in range(100)]
     if same is not None:
-        for number in range(10):
+        for _number in range(10):
             assert await pump.request("bad", Ask(same), timeout=10) == Reply(same)
     await pump.wait_idle()
     statistics = pump.statistics()
@@ -140,7 +141,7 @@ async def test_an_exception_in_a_generator_after_some_items():
     async with running(pump):
         with pytest.raises(HandlerError):
             async for answer in pump.stream("bad", Ask()):
-                answers.append(answer.text)
+                answers.append(answer.text)  # noqa: PERF401, what came before the error is what counts
         await still_serves(pump)
     assert answers == ["one", "two"]
 
@@ -260,6 +261,7 @@ async def test_a_handler_that_cancels_its_own_task_and_waits():
             return HandlerResponse.respond(Reply("fine"))
         asyncio.current_task().cancel()
         await asyncio.sleep(0)
+        return None
 
     pump = make(bad)
     async with running(pump):
@@ -313,10 +315,9 @@ async def test_one_that_swallows_its_cancellation_once_and_ends():
     async def bad(payload, metadata):
         if payload.text == "fine":
             return HandlerResponse.respond(Reply("fine"))
-        try:
+        with contextlib.suppress(asyncio.CancelledError):
             await asyncio.Event().wait()
-        except asyncio.CancelledError:
-            pass
+        return None
 
     pump = make(bad, timeout=0.02)
     async with running(pump):
@@ -347,14 +348,12 @@ async def test_one_that_swallows_every_cancellation_is_abandoned_counted_and_rep
         for _ in range(4):  # twice as many as there are workers
             with pytest.raises(DeadlineExceeded):
                 await pump.request("bad", Ask(), timeout=5)
-        while pump.statistics().abandoned_handlers < 4:
-            await asyncio.sleep(0.005)
+        await until(lambda: pump.statistics().abandoned_handlers >= 4)
         await still_serves(pump, same="fine")
         (mine,) = [each for each in pump.statistics().listeners if each.name == "bad"]
         assert (mine.abandoned, mine.running) == (4, 0)
         release.set()  # they end at last; what they answer is dropped
-        while pump.statistics().late_results < 4:
-            await asyncio.sleep(0)
+        await until(lambda: pump.statistics().late_results >= 4)
         await still_serves(pump, same="fine")
         assert len(pump.engine.dispatcher.pool.workers) <= 2
 

@@ -349,7 +349,7 @@ async def test_an_idle_source_is_woken_by_either_lane_and_by_closing():
 
     async def read():
         async for batch in scheduler.batches():
-            seen.append(batch)
+            seen.append(batch)  # noqa: PERF401, seen while it goes on
 
     reading = asyncio.create_task(read())
     await quiesce()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import uuid
 
 import pytest
 
@@ -10,7 +11,7 @@ from xml_pipeline.envelope import message_text
 from xml_pipeline.message_bus.events import SourceEvent
 from xml_pipeline.message_bus.stream_pump import StreamPump
 
-from .pump_kit import Ask, Gate, guard, quiesce, running, silent
+from .pump_kit import Ask, Gate, guard, quiesce, running, silent, until
 
 
 def make(**limits):
@@ -29,12 +30,6 @@ def make(**limits):
 async def items(*texts):
     for text in texts:
         yield ("tool", Ask(text))
-
-
-async def until(condition):
-    async with guard():
-        while not condition():
-            await asyncio.sleep(0)
 
 
 async def test_a_source_given_before_the_pump_runs():
@@ -59,7 +54,8 @@ async def test_a_source_given_while_it_runs():
 
 async def test_a_source_of_finished_envelopes():
     async def envelopes():
-        for text, thread in [("a", "3e1f2d0c-5b1a-4c60-8f0a-6a2f2b7d9c11"), ("b", "4e1f2d0c-5b1a-4c60-8f0a-6a2f2b7d9c11")]:
+        for text in "ab":
+            thread = str(uuid.uuid4())
             yield message_text(f'<Ask xmlns=""><Text>{text}</Text></Ask>', "feed", "tool", thread)
 
     pump, got, events = make()
@@ -95,8 +91,17 @@ async def test_a_source_that_fails_is_reported_and_the_others_go_on():
 
 @pytest.mark.parametrize(
     "item",
-    [42, None, ("tool",), ("tool", Ask(), "more"), ("tool", 42), ("tool", Ask("\x00")), (None, None), "text", b"x" * 2_000_000],
-    ids=["number", "none", "short", "long", "no payload", "no xml", "nothing", "text", "oversize"],
+    [
+        pytest.param(42, id="number"),
+        pytest.param(None, id="none"),
+        pytest.param("text", id="text"),
+        pytest.param(("tool",), id="short"),
+        pytest.param(("tool", Ask(), "more"), id="long"),
+        pytest.param(("tool", 42), id="no payload"),
+        pytest.param((None, None), id="nothing"),
+        pytest.param(("tool", Ask("\x00")), id="no XML"),
+        pytest.param(b"x" * 2_000_000, id="oversize"),
+    ],
 )
 async def test_an_item_that_cannot_be_admitted_is_a_dead_letter_and_the_next_is_taken(item):
     async def mixed():

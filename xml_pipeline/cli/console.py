@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import json
+import os
 import sys
 from typing import TYPE_CHECKING, Any
 
@@ -26,7 +28,13 @@ def console() -> Console:
     """The terminal. Bound to the stdout there was at the first call, whatever handlers do to ``sys.stdout`` later."""
     from rich.console import Console
 
-    return Console(file=sys.stdout, soft_wrap=True, highlight=False, markup=False, emoji=False)
+    class Terminal(Console):
+        def on_broken_pipe(self) -> None:
+            """Whoever read our output has gone (``| head``): say no more, and go on. A server must not end by that."""
+            self.quiet = True
+            os.dup2(os.open(os.devnull, os.O_WRONLY), self.file.fileno())
+
+    return Terminal(file=sys.stdout, soft_wrap=True, highlight=False, markup=False, emoji=False)
 
 
 def say(text: str = "", style: str = "") -> None:
@@ -54,6 +62,7 @@ def print_json(data: Any, *, indent: int | None = 2) -> None:
 
 def complain(*lines: str) -> None:
     """Print what is wrong, a line each."""
-    for line in lines:
-        sys.stderr.write(f"{line}\n")
-    sys.stderr.flush()
+    with contextlib.suppress(BrokenPipeError):
+        for line in lines:
+            sys.stderr.write(f"{line}\n")
+        sys.stderr.flush()

@@ -4,7 +4,6 @@ exit code."""
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Sequence
 from typing import Annotated, Any, Final
 
@@ -65,7 +64,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     prepare()
     try:
         code = app(args=arguments, prog_name="xml-pipeline", standalone_mode=False)
-        sys.stdout.flush()
     except CommandFailed as failed:
         complain(*failed.lines)
         return failed.code
@@ -77,10 +75,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return Exit.USAGE
     except (KeyboardInterrupt, typer.Abort):
         return Exit.INTERRUPTED
-    except BrokenPipeError:
-        # Whoever read our output has gone (``| head``). Python would complain again when it closes stdout.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return Exit.FAILED
     except Exception as error:
         if os.environ.get("XML_PIPELINE_TRACEBACK"):
             raise

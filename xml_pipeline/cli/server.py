@@ -94,9 +94,9 @@ class Server:
         if self._told_to_stop.is_set():
             return
         self._watchdog.start()
+        self._told_to_stop.set()
         left = self._pump.statistics().in_flight
         say(f"stopping ({why}): {counted(left, 'message')} to finish, at most {self._timeout:g} s")
-        self._told_to_stop.set()
 
     def _busy(self) -> list[str]:
         return [listener.name for listener in self._pump.statistics().listeners if listener.running]

@@ -24,7 +24,7 @@ from xml_pipeline.errors import (
     PipelineError,
 )
 from xml_pipeline.message_bus.call import Continued
-from xml_pipeline.message_bus.dispatch_hook import DispatchHooks, Intents, TurnHook, overridden
+from xml_pipeline.message_bus.dispatch_hook import DispatchHooks, TurnHook, overridden
 from xml_pipeline.message_bus.events import (
     AgentStateEvent,
     EventHub,
@@ -111,8 +111,11 @@ class Dispatcher:
         self._free = max_concurrent_handlers
         """Workers that have neither a message nor one reserved for them in ``_ready``."""
         self._out: list[MessageState] = []
+        self._handed_out: list[MessageState] = []
         self._flush: asyncio.Future[None] | None = None
         self._finished = False
+        self._rest_waiters: list[asyncio.Future[None]] = []
+        self._farewells: set[asyncio.Task[None]] = set()
         self._context = contextvars.copy_context()
         ledger.emit = self.emit
         ledger.cancel_running = self.cancel_running
@@ -168,7 +171,12 @@ class Dispatcher:
         """Apply a changed listener's limits."""
         lane = self.lane_of(listener)
         lane.configure(limit_of(listener, self.max_concurrent_per_agent), listener.rate)
-        self._refresh(lane)
+        if lane.timer is not None:
+            lane.timer.cancel()  # it waited for a permission under the old rate
+            self._retry(lane)
+        elif lane.waiting:
+            self._refresh(lane)
+            self.pool.wake()
 
     def forget(self, listener: Listener) -> None:
         """Drop the lane of a removed listener, unless something still runs or waits there."""
@@ -204,9 +212,10 @@ class Dispatcher:
 
     def _retry_in(self, lane: Lane, seconds: float) -> None:
         lane.in_ring = True  # so that nobody else puts it there before its time
-        asyncio.get_running_loop().call_later(seconds, self._retry, lane)
+        lane.timer = asyncio.get_running_loop().call_later(seconds, self._retry, lane)
 
     def _retry(self, lane: Lane) -> None:
+        lane.timer = None
         lane.in_ring = False
         self._refresh(lane)
         self.pool.wake()
@@ -243,25 +252,32 @@ class Dispatcher:
             self._scheduler.started(state)
         turn = Turn(state, frame, listener)
         worker.state, worker.turn, worker.failure, worker.is_ours = state, turn, None, True
-        intents: Intents = []
+        hooked = bool(self._hooks.registered)
+        if hooked:
+            self._hooks.begin(frame.conversation.id)
         try:
             failure: PipelineError | None = None
             try:
                 metadata = self._prepare(state, frame, listener)
-                if self._hooks.registered:
+                if hooked:
                     name = "" if state.payload_tree is None else str(state.payload_tree.tag)
-                    await self._hooks.intend(intents, state, listener.name, name, canonical_payload(state))
+                    worker.intents = []
+                    await self._hooks.intend(worker.intents, state, listener.name, name, canonical_payload(state))
                 await self._call(worker, turn, metadata)
             except BaseException as exc:
                 failure = self._failure_of(worker, listener, exc)
             self._conclude(worker, turn, failure)
-            if intents:
-                await self._tell_hooks(intents, failure or worker.failure)
+            if worker.intents:
+                # A cancellation that was meant for the handler must not reach the hooks.
+                await _absorb_cancellation(worker.task)
+                await self._tell_hooks(worker, failure or worker.failure)
         except Exception:
             # A defect of ours, not the handler's. The message must have its outcome all the same.
             logger.exception("dispatching message %s to %r failed", state.message_id, listener.name)
             self._ledger.finish(state, Outcome.FAILED, HandlerError("internal error in dispatch", target=listener.name))
         finally:
+            if hooked and not worker.abandoned:
+                self._hooks.end(frame.conversation.id)
             self._leave(worker, state, listener, frame)
 
     def _prepare(self, state: MessageState, frame: Frame, listener: Listener) -> HandlerMetadata:
@@ -383,20 +399,21 @@ class Dispatcher:
         worker.settling = True
         if state.outcome is not None:
             return  # its handler was cancelled, and that was told when it happened
+        failed = failure is not None or frame.state is _CANCELLED
+        if not failed and (turn.answered or turn.delegated):
+            self._ledger.close(frame)
+        if self._events.active:
+            waits = frame.open_children and frame.state is _OPEN
+            self._emit_state(turn, "error" if failed else "waiting" if waits else "idle")
         if failure is not None:
             self._ledger.fail_turn(state, frame, failure)
-        elif frame.state is _CANCELLED:
+        elif failed:
             self._ledger.finish(state, Outcome.FAILED)
         else:
-            if turn.answered or turn.delegated:
-                self._ledger.close(frame)
-            outcome = Outcome.ANSWERED if turn.answered else Outcome.FORWARDED if turn.forwarded else Outcome.HANDLED
-            if self._events.active:
-                self._emit_state(turn, "waiting" if frame.open_children and frame.state is _OPEN else "idle")
-            self._ledger.finish(state, outcome)
-            return
-        if self._events.active:
-            self._emit_state(turn, "error")
+            self._ledger.finish(
+                state,
+                Outcome.ANSWERED if turn.answered else Outcome.FORWARDED if turn.forwarded else Outcome.HANDLED,
+            )
 
     def _leave(self, worker: Worker, state: MessageState, listener: Listener, frame: Frame) -> None:
         """Free the worker, the listener's slot and the frame."""
@@ -405,6 +422,8 @@ class Dispatcher:
             self.reclaim(listener)
         worker.state = worker.turn = None
         worker.settling = False
+        if self._rest_waiters and not self.pool.running:
+            _wake_all(self._rest_waiters)
         worker.deadline = NEVER
         if not worker.abandoned:
             self._free_slot(listener)
@@ -421,7 +440,9 @@ class Dispatcher:
             if lane.waiting:
                 self._refresh(lane)
 
-    async def _tell_hooks(self, intents: Intents, failure: PipelineError | None) -> None:
+    async def _tell_hooks(self, worker: Worker, failure: PipelineError | None) -> None:
+        """Tell the hooks that took a message how its turn ended; once."""
+        intents, worker.intents = worker.intents, []
         if failure is None:
             await self._hooks.acknowledge(intents)
         else:
@@ -490,6 +511,16 @@ class Dispatcher:
         )
         self._free_slot(turn.listener)
         self.pool.wake()
+        if self._rest_waiters and not self.pool.running:
+            _wake_all(self._rest_waiters)
+        if worker.intents:
+            task = asyncio.get_running_loop().create_task(self._tell_of_abandoned(worker, turn))
+            self._farewells.add(task)
+            task.add_done_callback(self._farewells.discard)
+
+    async def _tell_of_abandoned(self, worker: Worker, turn: Turn) -> None:
+        await self._tell_hooks(worker, worker.failure)
+        self._hooks.end(turn.frame.conversation.id)
 
     def discard_waiting(self, conversation: Conversation, wanted: Callable[[MessageState], bool]) -> list[MessageState]:
         """Remove a conversation's messages from the lanes."""
@@ -530,7 +561,11 @@ class Dispatcher:
         """Put a message in line for re-injection, or straight into the sink if there is one."""
         sink = self.sink
         if sink is not None:
-            sink([state])
+            try:
+                sink([state])
+            except Exception:
+                logger.exception("the re-injection stage failed; message %s passes it by", state.message_id)
+                self._scheduler.push((state,))
             return
         self._out.append(state)
         flush = self._flush
@@ -539,6 +574,7 @@ class Dispatcher:
 
     async def results(self) -> list[MessageState] | None:
         """The next batch of messages to re-inject; ``None`` when `finish` was called and all is out."""
+        self._handed_out = []
         while not self._out:
             if self._finished:
                 return None
@@ -548,6 +584,12 @@ class Dispatcher:
             finally:
                 self._flush = None
         batch, self._out = self._out, []
+        self._handed_out = batch
+        return batch
+
+    def take_handed_out(self) -> list[MessageState]:
+        """The last batch that `results` gave out, when the pipeline broke before it was asked for the next."""
+        batch, self._handed_out = self._handed_out, []
         return batch
 
     def open(self) -> None:
@@ -563,6 +605,13 @@ class Dispatcher:
         self._finished = True
         if self._flush is not None and not self._flush.done():
             self._flush.set_result(None)
+
+    async def wait_until_at_rest(self) -> None:
+        """Wait until no handler runs and all hooks have been told."""
+        while self.pool.running:
+            waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            self._rest_waiters.append(waiter)
+            await waiter
 
     async def close(self) -> list[str]:
         """Cancel what runs; returns the names of listeners whose handlers would not end."""
@@ -614,6 +663,13 @@ class Dispatcher:
                 conversation_id=turn.frame.conversation.id,
             )
         )
+
+
+def _wake_all(waiters: list[asyncio.Future[None]]) -> None:
+    for waiter in waiters:
+        if not waiter.done():
+            waiter.set_result(None)
+    waiters.clear()
 
 
 class Waiting:

@@ -14,8 +14,10 @@ Two kinds of hook:
 
 from __future__ import annotations
 
+import asyncio
 import inspect
 import logging
+from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -82,6 +84,10 @@ class DispatchHooks:
     """The registered `DispatchHook`s, called so that none of them can break anything."""
 
     def __init__(self) -> None:
+        self.completions: asyncio.Queue[str] = asyncio.Queue()
+        """Complete conversations that hooks have not been told of yet."""
+        self._telling: Counter[str] = Counter()
+        self._complete: set[str] = set()
         self.registered: tuple[Any, ...] = ()
         self._takes_message_id: dict[int, bool] = {}
 
@@ -97,6 +103,26 @@ class DispatchHooks:
         """Remove a hook; messages it has already seen are still acknowledged to it."""
         self.registered = tuple(known for known in self.registered if known is not hook)
         self._takes_message_id.pop(id(hook), None)
+
+    def begin(self, conversation_id: str) -> None:
+        """A turn begins: its conversation's completion must wait until hooks have been told how the turn ended."""
+        self._telling[conversation_id] += 1
+
+    def end(self, conversation_id: str) -> None:
+        """Hooks have been told how a turn ended."""
+        self._telling[conversation_id] -= 1
+        if not self._telling[conversation_id]:
+            del self._telling[conversation_id]
+            if conversation_id in self._complete:
+                self._complete.discard(conversation_id)
+                self.completions.put_nowait(conversation_id)
+
+    def completed(self, conversation_id: str) -> None:
+        """A conversation is complete: hooks are told once they have been told of all of its turns."""
+        if conversation_id in self._telling:
+            self._complete.add(conversation_id)
+        elif self.registered:
+            self.completions.put_nowait(conversation_id)
 
     async def intend(
         self, intents: Intents, state: MessageState, to_id: str, payload_type: str, payload_bytes: bytes
@@ -115,7 +141,9 @@ class DispatchHooks:
         for hook in self.registered:
             try:
                 intents.append((hook, await self._intend_one(hook, fields, state.message_id)))
-            except Exception:
+            except (Exception, asyncio.CancelledError):
+                if _is_being_cancelled():
+                    raise
                 logger.exception("hook %r failed in on_intent", hook)
         for hook, entry in intents:
             await _call(hook, "on_dispatched", entry)
@@ -152,8 +180,16 @@ async def _call(hook: Any, name: str, *args: Any) -> None:
         return
     try:
         await method(*args)
-    except Exception:
+    except (Exception, asyncio.CancelledError):
+        if _is_being_cancelled():
+            raise
         logger.exception("hook %r failed in %s", hook, name)
+
+
+def _is_being_cancelled() -> bool:
+    """Whether a cancellation is meant for us, rather than raised by the hook itself."""
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
 
 
 def _takes(function: Callable[..., Any], keyword: str) -> bool:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import os
-from typing import Any
 
 from xml_pipeline.config import Limits
+from xml_pipeline.errors import PipelineError
 from xml_pipeline.memory.context_buffer import ContextBuffer
 from xml_pipeline.message_bus.dead_letters import DeadLetters
 from xml_pipeline.message_bus.dispatch import Dispatcher
@@ -20,7 +20,6 @@ from xml_pipeline.message_bus.ingress import Ingress
 from xml_pipeline.message_bus.lane import UNLIMITED, limit_of
 from xml_pipeline.message_bus.ledger import Ledger
 from xml_pipeline.message_bus.listener import Listener
-from xml_pipeline.message_bus.message_state import MessageState
 from xml_pipeline.message_bus.mint import Mint
 from xml_pipeline.message_bus.reception import Reception, bounds_of
 from xml_pipeline.message_bus.replies import Replies
@@ -104,7 +103,6 @@ class Engine:
         self.registry.on_forget = self._forget
         self.registry.on_hold_released = self._hold_released
         self.ledger.on_complete = [*overridden(turn_hooks, "complete"), self._completed]
-        self._completions: asyncio.Queue[str] = asyncio.Queue()
         self._expiry: asyncio.TimerHandle | None = None
         for part in (self.registry, self.todos, self.history, self.scheduler, self.sources):
             runtime.put(part)
@@ -131,18 +129,21 @@ class Engine:
         limit = limit_of(listener, self.limits.max_concurrent_per_agent)
         return max(2 * (self.limits.max_concurrent_handlers if limit == UNLIMITED else limit), MAX_BATCH)
 
-    def fail_inside(self, states: list[MessageState], failure: Any) -> None:
-        """End the messages that were inside a pipeline which broke."""
-        for state in states:
+    def recover(self, failure: PipelineError) -> None:
+        """After a stage broke the pipeline: end what was inside it, and hand on again what handlers had sent."""
+        for state in self.scheduler.take_inside():
             if state.outcome is None:
                 state.fail(failure)
                 self.ledger.fail(state, failure)
+        queued = self.scheduler.internal_numbers()
+        self.scheduler.push(
+            state for state in self.dispatcher.take_handed_out() if state.outcome is None and state.number not in queued
+        )
 
     # -- what follows a conversation's end ----------------------------------------------------------------------
 
     def _completed(self, conversation: Conversation) -> None:
-        if self.hooks.registered:
-            self._completions.put_nowait(conversation.id)
+        self.hooks.completed(conversation.id)
         if self._expiry is None:
             try:
                 loop = asyncio.get_running_loop()
@@ -170,13 +171,12 @@ class Engine:
     async def tell_completions(self) -> None:
         """Tell the public hooks of complete conversations, in order, for ever."""
         while True:
-            conversation_id = await self._completions.get()
-            await self.hooks.complete(conversation_id)
+            await self.hooks.complete(await self.hooks.completions.get())
 
     async def tell_remaining_completions(self) -> None:
         """Tell the public hooks of the conversations they have not been told of yet."""
-        while not self._completions.empty():
-            await self.hooks.complete(self._completions.get_nowait())
+        while not self.hooks.completions.empty():
+            await self.hooks.complete(self.hooks.completions.get_nowait())
 
     def close(self) -> None:
         """Stop the timer that forgets conversations."""

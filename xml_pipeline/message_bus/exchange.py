@@ -29,6 +29,7 @@ class Exchange:
         "_value",
         "attempts",
         "from_id",
+        "is_complete",
         "target",
         "thread_id",
         "wire",
@@ -40,6 +41,8 @@ class Exchange:
         self.thread_id = thread_id
         self.wire: bytes | None = None
         """The external message, for its dead letter; dropped when the conversation is complete."""
+        self.is_complete = False
+        """Nothing more will come."""
         self._deferred: PipelineError | None = None
         self._under_way = 0
         self.attempts = 0
@@ -122,6 +125,7 @@ class Exchange:
     def complete(self) -> None:
         """The conversation is complete: whoever still waits gets `NoAnswer`, a stream ends."""
         self.wire = None
+        self.is_complete = True
         if self._queue is not None:
             self._queue.put_nowait(None)
         elif not self._settled:

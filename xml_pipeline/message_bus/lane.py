@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from asyncio import TimerHandle
 from typing import TYPE_CHECKING
 
 from xml_pipeline.message_bus.fair_queue import FairQueue
@@ -26,7 +27,7 @@ class Lane:
         depth_first: see `FairQueue`.
     """
 
-    __slots__ = ("abandoned", "active", "bucket", "in_ring", "limit", "rate", "waiting")
+    __slots__ = ("abandoned", "active", "bucket", "in_ring", "limit", "rate", "timer", "waiting")
 
     def __init__(self, limit: int, rate: Rate | None, depth_first: bool) -> None:
         self.limit = limit
@@ -36,6 +37,8 @@ class Lane:
         self.abandoned = 0
         """Handlers that ignored their cancellation and were given up, over the listener's life."""
         self.in_ring = False
+        self.timer: TimerHandle | None = None
+        """Set while it waits for its rate's next permission."""
         self.waiting: FairQueue[MessageState] = FairQueue(depth_first)
 
     def configure(self, limit: int, rate: Rate | None) -> None:

@@ -9,6 +9,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import enum
 import logging
 import time
@@ -18,6 +19,7 @@ from typing import TYPE_CHECKING
 from xml_pipeline.errors import HandlerError, PumpStopped
 from xml_pipeline.message_bus.ledger import cancel_all
 from xml_pipeline.message_bus.statistics import ShutdownReport
+from xml_pipeline.message_bus.worker_pool import GRACE
 from xml_pipeline.runtime import use_runtime
 
 if TYPE_CHECKING:
@@ -55,6 +57,7 @@ class Lifecycle:
         self._drive = drive
         self._task: asyncio.Task[None] | None = None
         self._ended: asyncio.Event | None = None
+        self._driver: asyncio.Task[None] | None = None
         self._stopping: asyncio.Task[ShutdownReport] | None = None
         self._idle_waiters: list[asyncio.Future[None]] = []
         engine.ledger.on_idle = self._on_idle
@@ -99,15 +102,22 @@ class Lifecycle:
         """Drive the pipeline; when a stage breaks it, end what was inside, and go on with a new one."""
         failures: list[float] = []
         while True:
+            self._driver = asyncio.create_task(self._drive())  # type: ignore[arg-type]
             try:
-                await self._drive()
+                await self._driver
                 return
+            except asyncio.CancelledError:
+                if self.state is PumpState.DRAINING and not _is_being_cancelled():
+                    return  # shutdown did not wait for a stage that would not end
+                self._driver.cancel()
+                await asyncio.wait((self._driver,))
+                raise
             except Exception as exc:
                 now = time.monotonic()
                 failures = [at for at in failures if now - at < _RESTART_WINDOW] + [now]
                 logger.exception("a stage broke the pipeline")
                 failure = HandlerError(f"a stage of the pipeline raised {type(exc).__name__}: {exc}", step="pipeline")
-                self._engine.fail_inside(self._engine.scheduler.take_inside(), failure)
+                self._engine.recover(failure)
                 if len(failures) > _MAX_RESTARTS:
                     raise
 
@@ -162,6 +172,9 @@ class Lifecycle:
         drained = self.is_idle
         busy = self._busy_listeners()
         cancelled = self._cancel_everything("the pump stopped before this was done") if not drained else 0
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(GRACE):
+                await engine.dispatcher.wait_until_at_rest()
         hung = await engine.dispatcher.close()
         engine.scheduler.close()
         engine.dispatcher.finish()
@@ -180,6 +193,7 @@ class Lifecycle:
         try:
             async with asyncio.timeout(timeout):
                 await self.wait_idle()
+                await self._engine.dispatcher.wait_until_at_rest()
         except TimeoutError:
             logger.warning("shutdown: %d messages are not done after %s s", self._engine.mint.in_flight, timeout)
 
@@ -202,6 +216,17 @@ class Lifecycle:
 
     async def _end_run(self) -> None:
         if self._ended is not None:
-            await self._ended.wait()
+            try:
+                async with asyncio.timeout(GRACE):
+                    await self._ended.wait()
+            except TimeoutError:
+                if self._driver is not None:
+                    self._driver.cancel()
+                await self._ended.wait()
         if self._task is not None:
             await asyncio.gather(self._task, return_exceptions=True)
+
+
+def _is_being_cancelled() -> bool:
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0

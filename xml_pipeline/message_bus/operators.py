@@ -103,7 +103,12 @@ async def _map_async(
                     result = _checked(function, await function(state), state)
             except TimeoutError:
                 state.fail(DeadlineExceeded("the message ran past its deadline in the pipeline", step="map"))
-            except Exception as exc:
+            except (Exception, asyncio.CancelledError) as exc:
+                task = asyncio.current_task()
+                if task is not None and task.cancelling():
+                    raise  # the pipeline is being closed
+                if isinstance(exc, asyncio.CancelledError):
+                    exc = HandlerError("the stage raised CancelledError")
                 record_failure(state, exc, getattr(function, "__name__", "map"))
         done.append(result)
         if tails.get(key) is asyncio.current_task():
@@ -336,8 +341,11 @@ class stream:  # noqa: N801, aiostream's name
                     result = function(state)
                     if result is state:
                         expanded.append(state)
-                    else:
-                        expanded.extend(result)  # type: ignore[arg-type]
+                        continue
+                    results = [result] if isinstance(result, MessageState) else list(result)
+                    expanded.extend(results)
+                    if all(each is not state for each in results):
+                        raise ConversationCancelled("the message was dropped from the pipeline", step="flatmap")
                 except Exception as exc:
                     record_failure(state, exc, name)
                     expanded.append(state)

@@ -48,6 +48,8 @@ class RoutingTable:
                 routes.setdefault(key, []).append(listener)
         for group, members in groups.items():
             _check_group(group, members, by_key)
+        if len({group.lower() for group in groups}) < len(groups):
+            raise ConfigurationError(f"broadcast groups collide in lower case: {', '.join(map(repr, groups))}")
         self._taken = {*by_key, *(group.lower() for group in groups)}
         for group, members in groups.items():
             for member in members:

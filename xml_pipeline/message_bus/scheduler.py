@@ -69,7 +69,8 @@ class Scheduler:
         self.rate = rate
         self.queued = 0
         """External messages waiting."""
-        self._inside: set[MessageState] = set()
+        self._inside: dict[int, MessageState] = {}
+        """By number: a stage may go on with a copy of a message."""
         self._depth_first = depth_first
         self._window_of = window_of
         self._internal: deque[MessageState] = deque()
@@ -203,9 +204,10 @@ class Scheduler:
             self._take_external(batch, limit)
         while internal and len(batch) < limit:
             batch.append(internal.popleft())
+        inside = self._inside
         for state in batch:
             state.in_pipe = True
-        self._inside.update(batch)
+            inside[state.number] = state
         return batch
 
     def _take_external(self, batch: list[MessageState], limit: int) -> None:
@@ -232,7 +234,7 @@ class Scheduler:
     def leave(self, state: MessageState) -> None:
         """A message left the XML stages: it was dispatched, or it ended."""
         state.in_pipe = False
-        self._inside.discard(state)
+        self._inside.pop(state.number, None)
         if self._wakeup is not None:
             self._wake()
 
@@ -308,10 +310,14 @@ class Scheduler:
 
     def take_inside(self) -> list[MessageState]:
         """The messages that were inside a pipeline that has broken, or was ended."""
-        states = list(self._inside)
+        states = list(self._inside.values())
         for state in states:
             self.leave(state)
         return states
+
+    def internal_numbers(self) -> set[int]:
+        """Numbers of the messages in the internal lane."""
+        return {state.number for state in self._internal}
 
     def resize(self) -> None:
         """Apply changed listeners: ask again how wide each window may be."""

@@ -373,16 +373,15 @@ class StreamPump:
         """
         admitted = await self._admit(target, payload, from_id, thread_id, routing_table, stream=True)
         answers = admitted.exchange.stream(timeout)
-        ended = False
         try:
-            while not ended:
+            while True:
                 with self._dispatcher.lending():
                     answer = await anext(answers, _END)
-                ended = answer is _END
-                if not ended:
-                    yield answer
+                if answer is _END:
+                    return
+                yield answer
         finally:
-            if not ended:
+            if not admitted.exchange.is_complete:
                 self.cancel(admitted.conversation.id)
 
     async def wait(self, thread: str, timeout: float = 30.0) -> Any:

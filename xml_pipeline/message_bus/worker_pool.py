@@ -12,6 +12,7 @@ from xml_pipeline.message_bus.message_state import MessageState
 
 if TYPE_CHECKING:
     from xml_pipeline.errors import PipelineError
+    from xml_pipeline.message_bus.dispatch_hook import Intents
     from xml_pipeline.message_bus.replies import Turn
 
 __all__ = ["GRACE", "NEVER", "Worker", "WorkerPool"]
@@ -32,6 +33,7 @@ class Worker:
         "context",
         "deadline",
         "failure",
+        "intents",
         "is_closed",
         "is_ours",
         "settling",
@@ -55,6 +57,8 @@ class Worker:
         """Code of the pump runs, not the handler's: an error is what it says."""
         self.context = contextvars.Context()
         """What its handlers' contexts are copied from."""
+        self.intents: Intents = []
+        """The hooks that took its message, until they are told how its turn ended."""
         self.is_closed = False
         """Its task is being closed with the event loop."""
         self.waits = 0

@@ -111,8 +111,11 @@ def wrap_step(function: Step | AsyncStep) -> AsyncStep:
 
 
 def _checked(result: object, state: MessageState, function: Step) -> MessageState:
-    """What a step returned, if it is a message; for one that returns another object, a copy, it must be complete."""
+    """What a step returned, if it is a message. A copy, e.g. by ``dataclasses.replace``, stays the same message: it gets
+    all that the pump keeps about it."""
     if isinstance(result, type(state)):
+        if result is not state:
+            vars(result).update({**vars(state), **vars(result)})
         return result
     raise HandlerError(f"step {_name(function)!r} returned {type(result).__name__} instead of the message")
 
@@ -137,10 +140,11 @@ def record_failure(state: MessageState, error: Exception, name: str) -> MessageS
     """
     if isinstance(error, PipelineError):
         failure = error
-        failure.step = failure.step or name
+        failure.step = failure.step or name.removeprefix("_").removesuffix("_step")
     else:
         # Not one of ours: a defect in a step, or in what a user plugged in. The message is told, the operator too.
         _log.error("step %s raised %s", name, type(error).__name__, exc_info=error)
+        name = name.removeprefix("_").removesuffix("_step")
         failure = ValidationError(f"{name}: {type(error).__name__}: {error}", step=name)
     _drop_frames(error)
     state.fail(failure)
