@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 
 import pytest
 
@@ -197,11 +198,12 @@ async def test_a_handler_that_ignores_its_cancellation_has_failed(monkeypatch):
     pump = StreamPump()
 
     async def stubborn(payload, metadata):
-        while not release.is_set():
-            try:
+        for _ in range(2):  # the third one ends it, so that a test that fails does not hang
+            with contextlib.suppress(asyncio.CancelledError):
                 await release.wait()
-            except asyncio.CancelledError:
-                continue
+                break
+        else:
+            await release.wait()
 
     pump.register("tool", stubborn, Ask, timeout=0.01)
     async with running(pump):
@@ -286,7 +288,8 @@ async def test_a_shutdown_with_a_running_handler_fails_it():
         pump.register_dispatch_hook(hook)
         thread = await pump.inject("tool", Ask())
         await gate.until_begun(1)
-    assert sorted(hook.log) == sorted([*call("tool", 1, "failed"), ("complete", thread)])
+    told = [entry for entry in hook.log if entry[0] != "complete" or entry[1] == thread]
+    assert sorted(told) == sorted([*call("tool", 1, "failed"), ("complete", thread)])
 
 
 # -- completion

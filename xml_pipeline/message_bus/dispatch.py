@@ -563,9 +563,11 @@ class Dispatcher:
         if sink is not None:
             try:
                 sink([state])
-            except Exception:
-                logger.exception("the re-injection stage failed; message %s passes it by", state.message_id)
-                self._scheduler.push((state,))
+            except Exception as exc:
+                logger.exception("the re-injection stage failed")
+                self._ledger.fail(
+                    state, HandlerError(f"re-injection raised {type(exc).__name__}: {exc}", step="reinject")
+                )
             return
         self._out.append(state)
         flush = self._flush

@@ -143,7 +143,8 @@ class Engine:
     # -- what follows a conversation's end ----------------------------------------------------------------------
 
     def _completed(self, conversation: Conversation) -> None:
-        self.hooks.completed(conversation.id)
+        if conversation.owner != "system":  # the pump's own conversation is as long as its life
+            self.hooks.completed(conversation.id)
         if self._expiry is None:
             try:
                 loop = asyncio.get_running_loop()

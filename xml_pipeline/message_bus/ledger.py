@@ -223,7 +223,7 @@ class Ledger:
     def cancel(self, frame: Frame, failure: PipelineError, keep: MessageState | None = None) -> None:
         """Close a frame and everything below it: queued turns and running handlers are cancelled."""
         conversation, parent = frame.conversation, frame.parent
-        if frame.open_children:
+        if frame.has_called:
             doomed = [other for other in conversation.frames if other.is_below(frame)]
         else:
             doomed = [frame]

@@ -177,8 +177,7 @@ async def _spaceout(source: BatchStream, interval: float) -> AsyncIterator[Batch
                         done.append(state)
                         continue
                     held.append(state)
-                    if state.in_pipe:
-                        scheduler.leave(state)  # what waits here must not keep others out of the XML stages
+                    scheduler.set_aside(state)
                 arrived.set()
                 changed.set()
 

@@ -70,7 +70,8 @@ class Scheduler:
         self.queued = 0
         """External messages waiting."""
         self._inside: dict[int, MessageState] = {}
-        """By number: a stage may go on with a copy of a message."""
+        """By number, since a stage may go on with a copy of a message."""
+        self._aside: dict[int, MessageState] = {}
         self._depth_first = depth_first
         self._window_of = window_of
         self._internal: deque[MessageState] = deque()
@@ -207,7 +208,7 @@ class Scheduler:
         inside = self._inside
         for state in batch:
             state.in_pipe = True
-            inside[state.number] = state
+            inside[state.number or id(state)] = state
         return batch
 
     def _take_external(self, batch: list[MessageState], limit: int) -> None:
@@ -234,7 +235,17 @@ class Scheduler:
     def leave(self, state: MessageState) -> None:
         """A message left the XML stages: it was dispatched, or it ended."""
         state.in_pipe = False
-        self._inside.pop(state.number, None)
+        key = state.number or id(state)
+        if self._inside.pop(key, None) is None:
+            self._aside.pop(key, None)
+        if self._wakeup is not None:
+            self._wake()
+
+    def set_aside(self, state: MessageState) -> None:
+        """A stage holds a message back for long: it must not keep others out of the XML stages meanwhile."""
+        key = state.number or id(state)
+        if self._inside.pop(key, None) is not None:
+            self._aside[key] = state
         if self._wakeup is not None:
             self._wake()
 
@@ -310,7 +321,7 @@ class Scheduler:
 
     def take_inside(self) -> list[MessageState]:
         """The messages that were inside a pipeline that has broken, or was ended."""
-        states = list(self._inside.values())
+        states = [*self._inside.values(), *self._aside.values()]
         for state in states:
             self.leave(state)
         return states

@@ -112,6 +112,8 @@ class Frame:
     queue: deque[MessageState] | None = None
     """Messages that wait for this frame's turn."""
     open_children = 0
+    has_called = False
+    """It has had children; some of their own may be open when they are not."""
     holds = 0
     turns = 0
     group_size = 0
@@ -365,6 +367,7 @@ class ThreadRegistry:
         if expect_answer:
             frame.expect_answer = True
         parent.open_children += 1
+        parent.has_called = True
         self._frames[frame_id] = frame
         conversation.frames.add(frame)
         return frame
@@ -483,6 +486,7 @@ class ThreadRegistry:
             parent.exchange,
         )
         parent.open_children += 1
+        parent.has_called = True
         self._frames[frame.id] = frame
         parent.conversation.frames.add(frame)
         return frame.id

@@ -111,8 +111,8 @@ def wrap_step(function: Step | AsyncStep) -> AsyncStep:
 
 
 def _checked(result: object, state: MessageState, function: Step) -> MessageState:
-    """What a step returned, if it is a message. A copy, e.g. by ``dataclasses.replace``, stays the same message: it gets
-    all that the pump keeps about it."""
+    """What a step returned, if it is a message. A copy, e.g. by ``dataclasses.replace``, stays the same message: it
+    gets all that the pump keeps about it."""
     if isinstance(result, type(state)):
         if result is not state:
             vars(result).update({**vars(state), **vars(result)})
