@@ -13,13 +13,12 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from time import perf_counter
 from typing import Any
 
-from benchmarks.measure import Sample
+from benchmarks.measure import Sample, Stopwatch
 from benchmarks.messages import FIRST
 
-__all__ = ["LoopFactory", "Send", "Tally", "run_async", "through", "uvloop_factory"]
+__all__ = ["LoopFactory", "Send", "Tally", "per_message", "run_async", "through", "uvloop_factory"]
 
 Send = Callable[[int], Awaitable[object]]
 """Begins the conversation with this number, the first being `FIRST`."""
@@ -64,8 +63,8 @@ def _nothing() -> None:
 
 async def through(
     send: Send, tally: Tally, wait_idle: Callable[[], Awaitable[object]], conversations: int, in_flight: int
-) -> float:
-    """Run conversations, and return the seconds they took.
+) -> Sample:
+    """Run conversations, and return microseconds per conversation.
 
     Args:
         send: begins one.
@@ -76,14 +75,19 @@ async def through(
     """
     window = asyncio.Semaphore(in_flight)
     tally.begin(conversations, window.release)
-    start = perf_counter()
+    watch = Stopwatch()
     for number in range(FIRST, FIRST + conversations):
         await window.acquire()
         await send(number)
     await wait_idle()
-    seconds = perf_counter() - start
+    sample = watch.sample(conversations)
     tally.check()
-    return seconds
+    return sample
+
+
+def per_message(sample: Sample, messages: int, **details: float) -> Sample:
+    """What `through` returned, for conversations of so many messages each."""
+    return Sample(sample.value / messages, sample.wall / messages, details)
 
 
 def run_async(main: Callable[[], Any], loop_factory: LoopFactory | None = None) -> Sample:

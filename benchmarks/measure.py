@@ -1,7 +1,11 @@
-"""How a time becomes a row: interleaved rounds, and ratios within a round.
+"""How a time becomes a row: processor time, interleaved rounds, and ratios within a round.
 
-On a machine that others use too, a measurement of one second may be off by a third. What helps is to compare only what
-was measured side by side. So each round measures every case once, and every baseline that the case is compared with
+What is timed here never waits for anything but the processor, so its cost is the processor time of this process, user
+and system together: on a machine that others use too, that scatters by a few per cent, where the clock on the wall is
+off by a factor of two. The wall's time of the same measurement stands beside it; on a quiet machine they are equal.
+Latencies are always the wall's.
+
+What is compared was measured side by side. Each round measures every case once, and every baseline that the case is compared with
 right before it and right after it; the ratio of the round is the case over the mean of the two. A row shows the median
 of the ratios of all rounds, and the smallest and the largest, which tell how far to trust it.
 """
@@ -12,8 +16,9 @@ import gc
 import statistics
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from time import perf_counter, process_time
 
-__all__ = ["Baselines", "Case", "Row", "Sample", "Spread", "Target", "run_rounds"]
+__all__ = ["Baselines", "Case", "Row", "Sample", "Spread", "Stopwatch", "Target", "run_rounds"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,12 +26,27 @@ class Sample:
     """One measurement.
 
     Args:
-        value: in the case's unit.
+        value: in the case's unit; if that is microseconds, of processor time.
+        wall: the same by the clock on the wall; 0 where it means nothing.
         details: further figures of the same measurement, by name; their medians go into the row's note.
     """
 
     value: float
+    wall: float = 0.0
     details: Mapping[str, float] = field(default_factory=dict)
+
+
+class Stopwatch:
+    """Starts when it is made."""
+
+    def __init__(self) -> None:
+        self._wall = perf_counter()
+        self._processor = process_time()
+
+    def sample(self, messages: int) -> Sample:
+        """Microseconds per message since the start."""
+        processor = process_time() - self._processor
+        return Sample(processor / messages * 1e6, (perf_counter() - self._wall) / messages * 1e6)
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +93,7 @@ class Row:
         case: what was measured.
         value: in ``unit``.
         unit: of the value.
+        wall: the median by the clock on the wall; 0 where it means nothing.
         ratios: the value over a baseline's, by column.
         target: what was promised about it.
         note: whatever else the reader should know.
@@ -82,6 +103,7 @@ class Row:
     case: str
     value: Spread
     unit: str = "us"
+    wall: float = 0.0
     ratios: Mapping[str, Spread] = field(default_factory=dict)
     target: Target | None = None
     note: str = ""
@@ -156,6 +178,7 @@ def _row(case: Case, samples: list[Sample], ratios: dict[str, list[float]]) -> R
         case.name,
         Spread.of(sample.value for sample in samples),
         case.unit,
+        statistics.median(sample.wall for sample in samples),
         {column: Spread.of(values) for column, values in ratios.items()},
         case.target,
         note,

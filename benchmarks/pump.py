@@ -10,8 +10,8 @@ from time import perf_counter
 from typing import Any
 
 from benchmarks.books import Books
-from benchmarks.drive import LoopFactory, Send, Tally, run_async, through, uvloop_factory
-from benchmarks.measure import Baselines, Case, Sample, Target
+from benchmarks.drive import LoopFactory, Send, Tally, per_message, run_async, through, uvloop_factory
+from benchmarks.measure import Baselines, Case, Sample, Stopwatch, Target
 from benchmarks.messages import FIRST, LARGE, SMALL, Ping, Pong, envelope_of, text_for
 from benchmarks.organisms import CHAIN, FAN_OUT, PAIR, SINK, Organism
 from benchmarks.size import Size
@@ -77,7 +77,7 @@ async def _run(load: Load, size: Size) -> Sample:
         send = _sender(pump, load, size.conversations)
         books = Books(pump)
         events.reset()
-        seconds = await through(send, tally, idle, size.conversations, load.in_flight)
+        sample = await through(send, tally, idle, size.conversations, load.in_flight)
         books.check({outcome: each * size.conversations for outcome, each in organism.outcomes.items()})
         messages = organism.messages * size.conversations
         details = {}
@@ -85,7 +85,7 @@ async def _run(load: Load, size: Size) -> Sample:
             details["events per message"] = events.check(pump, messages) / messages
     if load.hooked:
         hook.check(at_least=messages)
-    return Sample(seconds / messages * 1e6, details)
+    return per_message(sample, organism.messages, **details)
 
 
 def _sender(pump: StreamPump, load: Load, conversations: int) -> Send:
@@ -143,13 +143,13 @@ async def _round_trips(in_flight: int, size: Size) -> Sample:
         await ask_all(size.warm_up)
         await pump.wait_idle()
         books = Books(pump)
-        start = perf_counter()
+        watch = Stopwatch()
         latencies = sorted(await ask_all(size.conversations))
         await pump.wait_idle()
-        seconds = perf_counter() - start
+        sample = watch.sample(size.conversations)
         books.check({"answered": size.conversations, "handled": size.conversations})
     percentiles = {f"p{share} us": latencies[len(latencies) * share // 100] * 1e6 for share in (50, 99)}
-    return Sample(seconds / (2 * size.conversations) * 1e6, percentiles)
+    return per_message(sample, 2, **percentiles)
 
 
 def baselines(size: Size) -> Baselines:

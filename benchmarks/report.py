@@ -52,7 +52,7 @@ def show(rows: Iterable[Row], about: dict[str, Any], console: Console) -> None:
     table = Table(title="medians, with the smallest and the largest in brackets", title_justify="left", pad_edge=False)
     table.add_column("benchmark", no_wrap=True)
     table.add_column("case", overflow="fold", min_width=24)
-    for heading in ("value", *_COLUMNS.values(), "target"):
+    for heading in ("value", "wall", *_COLUMNS.values(), "target"):
         table.add_column(heading, justify="right", overflow="fold")
     table.add_column("note", overflow="fold")
     bench = ""
@@ -61,7 +61,7 @@ def show(rows: Iterable[Row], about: dict[str, Any], console: Console) -> None:
             table.add_section()
         ratios = [_ratio(row.ratios.get(column)) for column in _COLUMNS]
         table.add_row(
-            row.bench if row.bench != bench else "", row.case, _value(row), *ratios, _target(row), row.note
+            row.bench if row.bench != bench else "", row.case, _value(row), _number(row.wall) if row.wall else "", *ratios, _target(row), row.note
         )
         bench = row.bench
     console.print(table)

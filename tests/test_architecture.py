@@ -85,6 +85,7 @@ ENGINE_OF_THE_BUS = {
     "reload",
     "singleton",
     "stream_pump",
+    "system_listeners",
     "worker",
 }
 

@@ -166,6 +166,19 @@ async def test_limits_of_concurrency_are_reached_and_kept(limits, options, expec
     assert len(gate.ended) == 30
 
 
+@pytest.mark.parametrize("options", [{}, {"rate": 1000}], ids=["at once", "through the line"])
+async def test_a_message_that_comes_while_others_run_need_not_wait_for_them(options):
+    gate = Gate(answer=False)
+    pump = StreamPump()
+    pump.register("tool", gate, Ask, concurrency=3, **options)
+    async with running(pump):
+        for number in range(3):
+            await pump.inject("tool", Ask(str(number)))
+            await gate.until(lambda: gate.running == number + 1)  # noqa: B023, at once
+        gate.open()
+        await pump.wait_idle()
+
+
 async def test_the_limit_of_one_listener_is_not_shared_with_another():
     first, second = Gate(answer=False), Gate(answer=False)
     pump = StreamPump(max_concurrent_per_agent=2)

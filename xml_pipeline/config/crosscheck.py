@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
-from xml_pipeline.config.names import broadcast_group, reserved_fault
+from xml_pipeline.config.names import LATER_NAMES, broadcast_group, reserved_fault
 from xml_pipeline.config.problems import Hints, KeyPath, Problem, quoted
 
 __all__ = ["ListenerFacts", "check_listeners"]
@@ -151,7 +151,9 @@ def _peers(listeners: Sequence[ListenerFacts], hints: Hints, known_names: frozen
     candidates = sorted(known)
     return [
         Problem(
-            f"no listener or group is called {quoted(peer)}{hints.did_you_mean(peer, candidates, 'peer')}",
+            f"{quoted(peer)} is not supported in this version"
+            if peer in LATER_NAMES
+            else f"no listener or group is called {quoted(peer)}{hints.did_you_mean(peer, candidates, 'peer')}",
             (*listener.path, "peers", index),
         )
         for listener in listeners

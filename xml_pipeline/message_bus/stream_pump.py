@@ -40,8 +40,9 @@ from xml_pipeline.message_bus.steps.fan_out import extract_payloads
 from xml_pipeline.message_bus.steps.payload_validation import make_xsd_validation
 from xml_pipeline.message_bus.steps.step import wrap_step
 from xml_pipeline.message_bus.steps.thread_assignment import assign_thread
+from xml_pipeline.message_bus.system_listeners import system_listeners
 from xml_pipeline.message_bus.usage import update_usage
-from xml_pipeline.primitives.boot import Boot, handle_boot
+from xml_pipeline.primitives.boot import Boot
 from xml_pipeline.runtime import Runtime
 
 __all__ = [
@@ -469,8 +470,8 @@ class StreamPump:
         if self._lifecycle.state is not PumpState.NEW:
             return
         self._lifecycle.state = PumpState.STARTED
-        if "system.boot" not in self.engine.table.listeners:
-            self._add(make_listener("system.boot", handle_boot, Boot, description="Logs the start.", system=True))
+        known = self.engine.table.listeners
+        self._swap(RoutingTable([*known.values(), *(each for each in system_listeners() if each.name not in known)]))
         self.engine.registry.initialize_root(self._config.name)
         users = sum(not listener.is_system for listener in self.engine.table.listeners.values())
         now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")

@@ -177,7 +177,7 @@ class TodoRegistry:
             return ""
         opening = (
             "SYSTEM NOTE: messages that you asked to be reminded of have arrived. Deal with each of them, then close "
-            "its todo by sending the TodoComplete shown with it; until then this note is repeated."
+            "its todo by sending the TodoComplete shown with it to system.todo; until then this note is repeated."
         )
         return "\n".join([opening, *items])
 
