@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import logging
 import sys
 from pathlib import Path
 
@@ -33,6 +34,7 @@ def main(arguments: list[str] | None = None) -> int:
         parser.error("--rounds must be at least 1")
     size = suite.resized(QUICK if options.quick else FULL, options.rounds)
     about = report.environment(size)
+    logging.getLogger("xml_pipeline").setLevel(logging.ERROR)  # the flood of `fairness` is cancelled on purpose
     console = Console(stderr=True)
     with console.status("measuring") as status:
         rows = suite.run(options.names or suite.NAMES, size, status.update)

@@ -29,8 +29,9 @@ class Books:
         found = {name: count for name, count in counted.items() if count}
         if found != dict(outcomes):
             raise AssertionError(f"outcomes {found}, not {dict(outcomes)}")
-        if now.accepted - before.accepted != sum(outcomes.values()):
-            raise AssertionError(f"{now.accepted - before.accepted} messages were accepted, not {sum(outcomes.values())}")
+        accepted, expected = now.accepted - before.accepted, sum(outcomes.values())
+        if accepted != expected:
+            raise AssertionError(f"{accepted} messages were accepted, not {expected}")
         left = (now.in_flight, now.queued, now.running, now.waiting, now.dead_letters)
         if any(left):
             raise AssertionError(f"in flight, queued, running, waiting, dead letters: {left}")

@@ -70,7 +70,7 @@ def plain_loop(raw: bytes, count: int) -> bytes:
         root = etree.fromstring(raw, parser)
         etree.tostring(root, method="c14n", exclusive=True, with_comments=False)
         schema.assertValid(root)
-        meta = root.find(META)
+        meta: Any = root.find(META)
         sender, receiver, thread = meta.findtext(FROM), meta.findtext(TO), meta.findtext(THREAD)
         element = root[1]
         payload_schema.assertValid(element)
@@ -87,7 +87,7 @@ def reparsing_loop(raw: bytes, count: int) -> bytes:
         root = etree.fromstring(raw, parser)
         root = etree.fromstring(etree.tostring(root, method="c14n", exclusive=True, with_comments=False), parser)
         schema.assertValid(root)
-        meta = root.find(META)
+        meta: Any = root.find(META)
         sender, receiver, thread = meta.findtext(FROM), meta.findtext(TO), meta.findtext(THREAD)
         element = root[1]
         payload_schema.assertValid(element)
@@ -175,7 +175,7 @@ def _timed(loop: Loop, envelope_bytes: int, size: Size) -> Callable[[], Sample]:
 
 
 def _in_default_namespace(answer: bytes) -> etree._Element:
-    """The answer's tree, written the way the pump writes it: a prefix is a matter of taste, and canonical form keeps it."""
+    """The answer's tree as the pump would write it: the prefix is a matter of taste, and canonical form keeps it."""
     text = answer.decode().replace("<e:", "<").replace("</e:", "</").replace("xmlns:e=", "xmlns=")
     if 'xmlns=""' not in text:
         text = text.replace("<Pong>", '<Pong xmlns="">')
@@ -202,7 +202,5 @@ def cases(size: Size) -> list[Case]:
     }
     small, large = {"floor": "plain", "tuned": "tuned"}, {"floor": "plain, large", "tuned": "tuned, large"}
     found = [Case("floor", f"{name}, 300 B", _timed(loop, SMALL, size), small) for name, loop in loops.items()]
-    found += [
-        Case("floor", f"{name}, 2 kB", _timed(loops[name], LARGE, size), large) for name in ("plain", "tuned")
-    ]
+    found += [Case("floor", f"{name}, 2 kB", _timed(loops[name], LARGE, size), large) for name in ("plain", "tuned")]
     return found

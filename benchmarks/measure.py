@@ -5,9 +5,9 @@ and system together: on a machine that others use too, that scatters by a few pe
 off by a factor of two. The wall's time of the same measurement stands beside it; on a quiet machine they are equal.
 Latencies are always the wall's.
 
-What is compared was measured side by side. Each round measures every case once, and every baseline that the case is compared with
-right before it and right after it; the ratio of the round is the case over the mean of the two. A row shows the median
-of the ratios of all rounds, and the smallest and the largest, which tell how far to trust it.
+What is compared was measured side by side. Each round measures every case once, and every baseline that the case is
+compared with right before it and right after it; the ratio of the round is the case over the mean of the two. A row
+shows the median of the ratios of all rounds, and the smallest and the largest, which tell how far to trust it.
 """
 
 from __future__ import annotations
@@ -161,7 +161,7 @@ def run_rounds(
             values[index].append(sample)
             for column, name in case.against.items():
                 ratios[index][column].append(2 * sample.value / (before[name] + fresh[name]))
-    return [_row(case, *measured) for case, *measured in zip(cases, values, ratios, strict=True)]
+    return [_row(*measured) for measured in zip(cases, values, ratios, strict=True)]
 
 
 def _once(measure: Callable[[], Sample]) -> Sample:

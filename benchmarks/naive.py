@@ -15,7 +15,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from typing import Any
 
 import aiostream
@@ -23,7 +23,7 @@ import aiostream
 from benchmarks.drive import Tally, per_message, run_async, through
 from benchmarks.measure import Case, Sample, Target
 from benchmarks.messages import SMALL, Ping, envelope_of, text_for
-from benchmarks.organisms import PAIR
+from benchmarks.organisms import PAIR, Handler
 from benchmarks.size import Size
 from third_party.xmlable import Codec, codec_of
 from xml_pipeline import HandlerMetadata
@@ -49,13 +49,13 @@ class NaivePump:
 
     def __init__(self) -> None:
         self._queue: asyncio.Queue[MessageState] = asyncio.Queue()
-        self._listeners: dict[str, tuple[Callable[[Any, HandlerMetadata], Awaitable[Any]], Codec[Any]]] = {}
+        self._listeners: dict[str, tuple[Handler, Codec[Any]]] = {}
         self._idle = asyncio.Event()
         self._in_flight = 0
         self._running = True
         self.handled = 0
 
-    def register(self, name: str, handler: Callable[[Any, HandlerMetadata], Awaitable[Any]], payload_class: type) -> None:
+    def register(self, name: str, handler: Handler, payload_class: type) -> None:
         """Register a listener."""
         self._listeners[name] = handler, codec_of(payload_class)
 
@@ -71,7 +71,7 @@ class NaivePump:
 
     async def run(self) -> None:
         """Handle messages until cancelled."""
-        pipe = aiostream.pipe
+        pipe: Any = aiostream.pipe
         pipeline = (
             aiostream.stream.iterate(self._source())
             | pipe.map(repair_step)

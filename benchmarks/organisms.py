@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -10,7 +11,7 @@ from benchmarks.drive import Tally
 from benchmarks.messages import Ping, Pong
 from xml_pipeline import HandlerMetadata, HandlerResponse
 
-__all__ = ["CHAIN", "FAN_OUT", "PAIR", "SINK", "Organism", "Registers"]
+__all__ = ["CHAIN", "FAN_OUT", "PAIR", "SINK", "Handler", "Organism", "Registers"]
 
 Handler = Callable[[Any, HandlerMetadata], Awaitable[Any]]
 
@@ -75,7 +76,7 @@ _LINKS = ["a", *(f"link-{number}" for number in range(2, 11))]
 
 
 def _chain(pump: Registers, tally: Tally) -> None:
-    for name, following in zip(_LINKS, _LINKS[1:], strict=False):
+    for name, following in itertools.pairwise(_LINKS):
         pump.register(name, _link(following), Ping)
     pump.register(_LINKS[-1], _end(tally), Ping)
 

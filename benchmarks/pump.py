@@ -57,7 +57,7 @@ def measured(load: Load, size: Size) -> Callable[[], Sample]:
 async def _run(load: Load, size: Size) -> Sample:
     organism, tally = load.organism, Tally(load.organism.marks)
     pump = StreamPump()
-    organism.populate(pump, tally)  # type: ignore[arg-type]
+    organism.populate(pump, tally)
     events, hook = EventCounter(), HookCounter()
     if load.watched:
         pump.subscribe_events(events)

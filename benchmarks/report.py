@@ -6,7 +6,7 @@ import json
 import os
 import platform
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -21,7 +21,6 @@ from benchmarks.size import Size
 
 __all__ = ["environment", "show", "write"]
 
-_COLUMNS = {"floor": "x floor", "tuned": "x tuned floor", "ours": "x ours"}
 _PACKAGES = ("xml-pipeline", "aiostream", "lxml", "pydantic", "pydantic-xml", "xsdata", "uvloop")
 
 
@@ -52,17 +51,17 @@ def show(rows: Iterable[Row], about: dict[str, Any], console: Console) -> None:
     table = Table(title="medians, with the smallest and the largest in brackets", title_justify="left", pad_edge=False)
     table.add_column("benchmark", no_wrap=True)
     table.add_column("case", overflow="fold", min_width=24)
-    for heading in ("value", "wall", *_COLUMNS.values(), "target"):
-        table.add_column(heading, justify="right", overflow="fold")
-    table.add_column("note", overflow="fold")
+    table.add_column("value", justify="right")
+    rows = list(rows)
+    shown = {heading: cell for heading, cell in _CELLS.items() if any(cell(row) for row in rows)}
+    for heading in shown:
+        table.add_column(heading, overflow="fold", justify="left" if heading == "note" else "right")
     bench = ""
     for row in rows:
         if row.bench != bench and bench:
             table.add_section()
-        ratios = [_ratio(row.ratios.get(column)) for column in _COLUMNS]
-        table.add_row(
-            row.bench if row.bench != bench else "", row.case, _value(row), _number(row.wall) if row.wall else "", *ratios, _target(row), row.note
-        )
+        cells = [cell(row) for cell in shown.values()]
+        table.add_row(row.bench if row.bench != bench else "", row.case, _value(row), *cells)
         bench = row.bench
     console.print(table)
     packages = ", ".join(f"{name} {number}" for name, number in about["packages"].items())
@@ -114,5 +113,16 @@ def _target(row: Row) -> str:
     if target is None:
         return ""
     sign = ">=" if target.at_least else "<="
-    column = f" {_COLUMNS[target.column]}" if target.column else ""
+    column = f" x {target.column}" if target.column else ""
     return f"{'met' if target.is_met(row) else 'MISSED'} ({sign} {target.limit:g}{column})"
+
+
+_CELLS: dict[str, Callable[[Row], str]] = {
+    "wall": lambda row: _number(row.wall) if row.wall else "",
+    "x floor": lambda row: _ratio(row.ratios.get("floor")),
+    "x tuned floor": lambda row: _ratio(row.ratios.get("tuned")),
+    "x ours": lambda row: _ratio(row.ratios.get("ours")),
+    "target": _target,
+    "note": lambda row: row.note,
+}
+"""The columns that are shown if a row has something for them."""

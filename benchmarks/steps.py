@@ -7,6 +7,7 @@ made and freed.
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 from lxml import etree
 
@@ -33,7 +34,7 @@ def _steps() -> dict[str, tuple[Step, Step]]:
     payload = root[1]
 
     def find() -> object:
-        meta = root.find(META)
+        meta: Any = root.find(META)
         return meta.findtext(FROM), meta.findtext(TO), meta.findtext(THREAD), root[1]
 
     return {

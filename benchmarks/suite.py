@@ -5,15 +5,21 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Iterable
 
-from benchmarks import floor, naive, pump
+from benchmarks import codec, fairness, floor, memory, naive, pump, steps
 from benchmarks.measure import Baselines, Case, Row, run_rounds
 from benchmarks.size import Size
 
 __all__ = ["NAMES", "resized", "run"]
 
-_CASES: dict[str, Callable[[Size], list[Case]]] = {"floor": floor.cases, "naive": naive.cases, "pump": pump.cases}
+_CASES: dict[str, Callable[[Size], list[Case]]] = {
+    "floor": floor.cases,
+    "steps": steps.cases,
+    "naive": naive.cases,
+    "pump": pump.cases,
+    "codec": codec.cases,
+}
 """Measured in rounds, together."""
-_ROWS: dict[str, Callable[[Size], list[Row]]] = {}
+_ROWS: dict[str, Callable[[Size], list[Row]]] = {"memory": memory.rows, "fairness": fairness.rows}
 """Measured in their own way, one after the other."""
 
 NAMES = (*_CASES, *_ROWS)
@@ -46,4 +52,5 @@ def run(names: Iterable[str], size: Size, progress: Callable[[str], None] = lamb
 
 
 def _baselines(size: Size) -> Baselines:
-    return {**floor.baselines(size), **pump.baselines(size)}
+    modules = (floor, steps, pump, codec)
+    return {name: measure for module in modules for name, measure in module.baselines(size).items()}

@@ -77,6 +77,10 @@ STATE_OF_THE_BUS = {
     "worker_pool",
 }
 ENGINE_OF_THE_BUS = {
+    "lanes",
+    "lending",
+    "outlet",
+    "turn_events",
     "dispatch",
     "engine",
     "lifecycle",

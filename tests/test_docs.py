@@ -34,6 +34,7 @@ import io
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import types
@@ -42,6 +43,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from xml_pipeline import errors
 from xml_pipeline.config import load_report, organism_json_schema, scope
 from xml_pipeline.message_bus import events
@@ -269,17 +271,21 @@ def run_commands(commands: list[Command], directory: Path) -> list[tuple[int, st
         "NO_COLOR": "1",
         "COLUMNS": "200",
     }
-    done = subprocess.run(
+    with subprocess.Popen(
         ["bash", "-c", "exec 2>&1\n" + "\n".join(script)],
         cwd=directory,
         env=environment,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         text=True,
-        timeout=50,
-        check=False,
-    )
-    *parts, rest = re.split(rf"{mark} (\d+)\n", done.stdout)
+        start_new_session=True,
+    ) as shell:
+        try:
+            printed, _ = shell.communicate(timeout=50)
+        except BaseException:
+            os.killpg(shell.pid, signal.SIGKILL)  # the shell, and a command of ours that does not end
+            raise
+    *parts, rest = re.split(rf"{mark} (\d+)\n", printed)
     assert not rest.strip(), rest
     return [(int(code), printed) for printed, code in zip(parts[::2], parts[1::2], strict=True)]
 
@@ -473,6 +479,7 @@ def test_the_statistics_are_described() -> None:
 
 def test_every_option_of_every_command_is_described() -> None:
     import typer
+
     from xml_pipeline.cli.main import app
 
     group: Any = typer.main.get_command(app)
@@ -493,6 +500,13 @@ def test_the_exit_codes_are_listed() -> None:
     from xml_pipeline.cli.exits import Exit
 
     assert [int(row[0]) for row in table("docs/cli.md", "Exit codes")] == [code.value for code in Exit]
+
+
+def test_the_benchmarks_are_described() -> None:
+    tree = ast.parse((ROOT / "benchmarks" / "suite.py").read_text(encoding="utf-8"))
+    assigned = {node.target.id: node.value for node in tree.body if isinstance(node, ast.AnnAssign)}
+    names = [key.value for which in ("_CASES", "_ROWS") for key in assigned[which].keys]
+    assert [names_in(row[0])[0] for row in table("docs/performance.md", "What is measured")] == names
 
 
 # -- style ------------------------------------------------------------------------------------------------------------

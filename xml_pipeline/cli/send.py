@@ -94,7 +94,7 @@ def _view(pump: StreamPump, message: Message, *, json: bool, xml: bool) -> View:
 
     if json:
         return JsonView()
-    return XmlView() if xml else TextView([message.from_id, *pump.listeners])
+    return XmlView() if xml else TextView(pump, message.from_id)
 
 
 def _stdout_is_ours(wanted: bool) -> contextlib.AbstractContextManager[Any]:

@@ -85,7 +85,7 @@ class Server:
         from xml_pipeline.cli.views import TextView
 
         if self._first is not None:
-            with TextView([self._first.from_id, *self._pump.listeners]) as view:
+            with TextView(self._pump, self._first.from_id) as view:
                 await converse(self._pump, self._first, view)
 
     # -- stopping -----------------------------------------------------------------------------------------------

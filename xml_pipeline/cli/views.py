@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
     from xml_pipeline.errors import PipelineError
     from xml_pipeline.message_bus.events import PumpEvent
+    from xml_pipeline.message_bus.stream_pump import StreamPump
     from xml_pipeline.message_bus.transcript import MessageRecord
 
 __all__ = ["JsonView", "TextView", "View", "XmlView", "error_line"]
@@ -109,14 +110,16 @@ class TextView(_Silent):
     """Prints a line for each message that has ended; on a terminal, those being handled stand below, with a clock.
 
     Args:
-        names: of the listeners, so that the columns are as wide as the longest.
+        pump: its listeners' names say how wide the columns are.
+        from_id: who asks.
     """
 
-    def __init__(self, names: list[str]) -> None:
+    def __init__(self, pump: StreamPump, from_id: str) -> None:
         from xml_pipeline.message_bus.transcript import Transcript
 
+        names = [from_id, *(listener.name for listener in pump.listeners.values() if not listener.is_system)]
         self._transcript = Transcript()
-        self._width = min(max(map(len, names), default=0), _WIDEST_NAME)
+        self._width = min(max(map(len, names)), _WIDEST_NAME)
         self._began: float | None = None
         self._running: dict[str, MessageRecord] = {}
         self._live: Any = None

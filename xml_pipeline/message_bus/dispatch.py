@@ -1,8 +1,8 @@
-"""Calling handlers: in order per frame, fairly among listeners, within their limits and their time.
+"""Calling handlers: in order per frame, within their limits and their time.
 
-A message whose frame is busy waits on the frame; one whose listener is saturated waits in the listener's lane. Lanes
-that have both a message and a free slot stand in a ring; workers take from it in turn. So a message occupies a worker
-only when its handler can run, and a slow listener delays nobody else.
+A message whose frame is busy waits on the frame, any other in its listener's lane (`lanes`). A worker takes it, runs
+its handler in a context of its own, turns what it returned into messages (`replies`), and gives it its outcome
+(`ledger`), whatever happens.
 """
 
 from __future__ import annotations
@@ -15,7 +15,6 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from xml_pipeline.envelope import element_name, sent_payload
 from xml_pipeline.errors import (
     BudgetExhausted,
     ConversationCancelled,
@@ -26,17 +25,15 @@ from xml_pipeline.errors import (
 from xml_pipeline.message_bus.call import Continued
 from xml_pipeline.message_bus.dispatch_hook import DispatchHooks, TurnHook, overridden
 from xml_pipeline.message_bus.events import (
-    AgentStateEvent,
     EventHub,
-    MessageReceivedEvent,
-    MessageSentEvent,
-    SealedPayload,
 )
 from xml_pipeline.message_bus.hooks.history import canonical_payload
-from xml_pipeline.message_bus.lane import Lane, limit_of
+from xml_pipeline.message_bus.lanes import Lanes
+from xml_pipeline.message_bus.lending import Lending, current_worker
 from xml_pipeline.message_bus.message_state import HandlerMetadata, MessageState, Outcome
 from xml_pipeline.message_bus.replies import Replies, Turn
 from xml_pipeline.message_bus.thread_registry import Conversation, ConversationStatus, Frame, FrameState
+from xml_pipeline.message_bus.turn_events import TurnEvents
 from xml_pipeline.message_bus.worker_pool import GRACE, NEVER, Worker, WorkerPool
 
 if TYPE_CHECKING:
@@ -47,9 +44,6 @@ if TYPE_CHECKING:
 __all__ = ["Dispatcher"]
 
 logger = logging.getLogger(__name__)
-
-_worker: contextvars.ContextVar[Worker | None] = contextvars.ContextVar("xml_pipeline_worker", default=None)
-"""The worker whose handler runs here, also in tasks that the handler started."""
 
 _BURST = 64
 """Handlers that one worker runs back to back, none of them suspending, before the event loop has its turn."""
@@ -89,35 +83,22 @@ class Dispatcher:
         max_concurrent_per_agent: int,
         depth_first: bool,
     ) -> None:
-        self.lanes: dict[str, Lane] = {}
         self.pool = WorkerPool(max_concurrent_handlers, self._work, self._expire, self._given_up)
-        self.max_concurrent_per_agent = max_concurrent_per_agent
+        self.lanes = Lanes(max_concurrent_handlers, max_concurrent_per_agent, depth_first, self.pool.wake)
         self.late = 0
         """Results that came after their message's time, and were dropped."""
         self.abandoned = 0
         """Handlers that ignored their cancellation."""
-        self.replies: Replies  # set by the pump: replies emit through the dispatcher, and the dispatcher calls them
-        self.sink: Callable[[list[MessageState]], None] | None = None
-        """Takes messages at once where nothing stands between dispatch and re-injection; see `pipeline.drive`."""
+        self.replies: Replies  # set by the engine: replies are sent through the outlet, and the dispatcher calls them
         self._ledger = ledger
         self._scheduler = scheduler
-        self._events = events
+        self._hub = events
+        self._events = TurnEvents(events)
         self._hooks = hooks
         self._before = overridden(turn_hooks, "before")
-        self._depth_first = depth_first
-        self._ring: deque[Lane] = deque()
-        self._ready: deque[MessageState] = deque()
-        """Messages that have their listener's slot already, at most as many as there are free workers."""
-        self._free = max_concurrent_handlers
-        """Workers that have neither a message nor one reserved for them in ``_ready``."""
-        self._out: list[MessageState] = []
-        self._handed_out: list[MessageState] = []
-        self._flush: asyncio.Future[None] | None = None
-        self._finished = False
         self._rest_waiters: list[asyncio.Future[None]] = []
         self._farewells: set[asyncio.Task[None]] = set()
         self._context = contextvars.copy_context()
-        ledger.emit = self.emit
         ledger.cancel_running = self.cancel_running
         ledger.discard_waiting = self.discard_waiting
 
@@ -128,6 +109,9 @@ class Dispatcher:
         for state in batch:
             if state.in_pipe:
                 self._scheduler.leave(state)
+            if state.error is not None:  # in a stage after the one that handles errors
+                self._ledger.fail(state, state.failure or HandlerError(state.error, step="pipeline"))
+                continue
             frame = state.frame
             if frame is None:
                 self._ledger.deliver(state)
@@ -139,86 +123,8 @@ class Dispatcher:
                 frame.queue.append(state)
             else:
                 frame.running += 1
-                self._enqueue(state)
-        if self._ready or self._ring:
-            self.pool.wake()
-
-    def _enqueue(self, state: MessageState) -> None:
-        listener, conversation = state.listener, state.conversation
-        if listener is None or conversation is None:
-            raise RuntimeError(f"message {state.message_id} reached dispatch without a listener")
-        lane = self.lanes.get(listener.key) or self.lane_of(listener)
-        if not lane.waiting and lane.active < lane.limit and lane.bucket is None and self._free > 0 and not self._ring:
-            # Nobody waits for anything: no need to queue.
-            self._free -= 1
-            lane.active += 1
-            self._ready.append(state)
-            return
-        lane.waiting.push(conversation.id, state, state.sender is not None)
-        if not lane.in_ring and lane.active < lane.limit:
-            lane.in_ring = True
-            self._ring.append(lane)
-
-    def lane_of(self, listener: Listener) -> Lane:
-        """The lane of a listener, by name."""
-        lane = self.lanes.get(listener.key)
-        if lane is None:
-            limit = limit_of(listener, self.max_concurrent_per_agent)
-            lane = self.lanes[listener.key] = Lane(limit, listener.rate, self._depth_first)
-        return lane
-
-    def configure(self, listener: Listener) -> None:
-        """Apply a changed listener's limits."""
-        lane = self.lane_of(listener)
-        lane.configure(limit_of(listener, self.max_concurrent_per_agent), listener.rate)
-        if lane.timer is not None:
-            lane.timer.cancel()  # it waited for a permission under the old rate
-            self._retry(lane)
-        elif lane.waiting:
-            self._refresh(lane)
-            self.pool.wake()
-
-    def forget(self, listener: Listener) -> None:
-        """Drop the lane of a removed listener, unless something still runs or waits there."""
-        lane = self.lanes.get(listener.key)
-        if lane is not None and not lane.active and not lane.waiting:
-            del self.lanes[listener.key]
-
-    def _refresh(self, lane: Lane) -> None:
-        if not lane.in_ring and lane.waiting and lane.active < lane.limit:
-            lane.in_ring = True
-            self._ring.append(lane)
-
-    def _next(self) -> MessageState | None:
-        if self._ready:
-            return self._ready.popleft()
-        ring = self._ring
-        while ring and self._free > 0:
-            lane = ring.popleft()
-            lane.in_ring = False
-            if not lane.waiting or lane.active >= lane.limit:
-                continue
-            if lane.bucket is not None and not lane.bucket.take():
-                self._retry_in(lane, lane.bucket.wait_time())
-                continue
-            state = lane.waiting.pop()
-            self._free -= 1
-            lane.active += 1
-            if lane.waiting and lane.active < lane.limit:
-                lane.in_ring = True
-                ring.append(lane)
-            return state
-        return None
-
-    def _retry_in(self, lane: Lane, seconds: float) -> None:
-        lane.in_ring = True  # so that nobody else puts it there before its time
-        lane.timer = asyncio.get_running_loop().call_later(seconds, self._retry, lane)
-
-    def _retry(self, lane: Lane) -> None:
-        lane.timer = None
-        lane.in_ring = False
-        self._refresh(lane)
-        self.pool.wake()
+                self.lanes.put(state)
+        self._wake()
 
     # -- running handlers ---------------------------------------------------------------------------------------
 
@@ -227,9 +133,9 @@ class Dispatcher:
         burst = 0
         task = asyncio.current_task()
         worker.context = self._context.copy()
-        worker.context.run(_worker.set, worker)
+        worker.context.run(current_worker.set, worker)
         while not (self.pool.closing or worker.abandoned):
-            state = self._next()
+            state = self.lanes.take()
             if state is None:
                 burst = 0
                 await self.pool.rest()
@@ -302,10 +208,10 @@ class Dispatcher:
         if conversation.status is not ConversationStatus.ACTIVE:
             if conversation.status is not ConversationStatus.KILLED:
                 conversation.status = ConversationStatus.ACTIVE
-            if self._events.active:
+            if self._hub.active:
                 self._ledger.emit_thread(conversation)
-        if self._events.active:
-            self._emit_received(state, frame, listener)
+        if self._hub.active:
+            self._events.received(state, frame, listener)
         return metadata
 
     async def _call(self, worker: Worker, turn: Turn, metadata: HandlerMetadata) -> None:
@@ -366,8 +272,7 @@ class Dispatcher:
         """Run the rest of a coroutine that has suspended: it needs a deadline, and what is left another worker."""
         worker.suspended = True
         self.pool.watch(worker, deadline)
-        if self._ready or self._ring:
-            self.pool.wake()
+        self._wake()
         rest = Continued(coroutine, context, awaited)
         try:
             return await rest
@@ -402,9 +307,9 @@ class Dispatcher:
         failed = failure is not None or frame.state is _CANCELLED
         if not failed and (turn.answered or turn.delegated):
             self._ledger.close(frame)
-        if self._events.active:
+        if self._hub.active:
             waits = frame.open_children and frame.state is _OPEN
-            self._emit_state(turn, "error" if failed else "waiting" if waits else "idle")
+            self._events.agent_state(turn, "error" if failed else "waiting" if waits else "idle")
         if failure is not None:
             self._ledger.fail_turn(state, frame, failure)
         elif failed:
@@ -419,26 +324,18 @@ class Dispatcher:
         """Free the worker, the listener's slot and the frame."""
         if worker.waits:
             worker.waits = 0
-            self.reclaim(listener)
+            self._take_again(listener)
         worker.state = worker.turn = None
         worker.settling = False
         if self._rest_waiters and not self.pool.running:
             _wake_all(self._rest_waiters)
         worker.deadline = NEVER
         if not worker.abandoned:
-            self._free_slot(listener)
+            self.lanes.give_back(listener)
         frame.running -= 1
         if frame.queue and frame.state is _OPEN:
             frame.running += 1
-            self._enqueue(frame.queue.popleft())
-
-    def _free_slot(self, listener: Listener) -> None:
-        self._free += 1
-        lane = self.lanes.get(listener.key)
-        if lane is not None:
-            lane.active -= 1
-            if lane.waiting:
-                self._refresh(lane)
+            self.lanes.put(frame.queue.popleft())
 
     async def _tell_hooks(self, worker: Worker, failure: PipelineError | None) -> None:
         """Tell the hooks that took a message how its turn ended; once."""
@@ -450,25 +347,21 @@ class Dispatcher:
 
     # -- handlers that ask their own pump -------------------------------------------------------------------------
 
-    def lending(self) -> Waiting:
-        """A context in which the running handler gives its slots back, because it waits for its own pump.
+    def lending(self) -> Lending:
+        """A context for waiting for the pump itself: a handler of ours lends its slots out in it."""
+        worker = current_worker.get()
+        if worker is not None and worker not in self.pool.workers:
+            worker = None  # another pump's
+        return Lending(worker, self._lend, self._take_again)
 
-        Otherwise handlers that wait could hold all the slots that what they wait for needs.
-        """
-        return Waiting(self, _worker.get())
-
-    def lend(self, listener: Listener) -> None:
-        """Take back a waiting handler's slots, its own listener's included."""
+    def _lend(self, listener: Listener) -> None:
         self.pool.limit += 1
-        self._free_slot(listener)
-        if self._ready or self._ring:
-            self.pool.wake()
+        self.lanes.give_back(listener)
+        self._wake()
 
-    def reclaim(self, listener: Listener) -> None:
-        """Give them to it again. It runs on at once; nobody new starts until all are within their limits again."""
+    def _take_again(self, listener: Listener) -> None:
         self.pool.limit -= 1
-        self._free -= 1
-        self.lane_of(listener).active += 1
+        self.lanes.take_again(listener)
 
     # -- deadlines and cancellation -----------------------------------------------------------------------------
 
@@ -493,15 +386,15 @@ class Dispatcher:
 
     def _stop(self, worker: Worker, turn: Turn, failure: PipelineError) -> None:
         self.pool.cancel(worker, failure)
-        if self._events.active:
-            self._emit_state(turn, "error")
+        if self._hub.active:
+            self._events.agent_state(turn, "error")
 
     def _given_up(self, worker: Worker) -> None:
         turn = worker.turn
         self.abandoned += 1
         if turn is None:
             return
-        lane = self.lane_of(turn.listener)
+        lane = self.lanes.of(turn.listener)
         lane.abandoned += 1
         logger.error(
             "handler of %r ignored its cancellation and was abandoned (%d so far%s)",
@@ -509,7 +402,7 @@ class Dispatcher:
             lane.abandoned,
             "; the listener is degraded" if lane.abandoned >= _DEGRADED_AFTER else "",
         )
-        self._free_slot(turn.listener)
+        self.lanes.give_back(turn.listener)
         self.pool.wake()
         if self._rest_waiters and not self.pool.running:
             _wake_all(self._rest_waiters)
@@ -523,90 +416,24 @@ class Dispatcher:
         self._hooks.end(turn.frame.conversation.id)
 
     def discard_waiting(self, conversation: Conversation, wanted: Callable[[MessageState], bool]) -> list[MessageState]:
-        """Remove a conversation's messages from the lanes."""
-        removed = [state for state in self._ready if state.conversation is conversation and wanted(state)]
-        for state in removed:
-            self._ready.remove(state)
-            if state.listener is not None:
-                self._free_slot(state.listener)
-        for lane in self.lanes.values():
-            if lane.waiting:
-                removed += lane.waiting.discard(conversation.id, wanted)
+        """Remove a conversation's messages that wait for a handler."""
+        removed = self.lanes.discard(conversation, wanted)
         for state in removed:
             if state.frame is not None:
                 state.frame.running -= 1
         return removed
 
-    @property
-    def waiting(self) -> int:
-        """Messages that wait for a handler."""
-        return len(self._ready) + sum(len(lane.waiting) for lane in self.lanes.values())
-
-    def drain(self) -> list[MessageState]:
-        """Take everything that still waits: in lanes, on frames, or not yet re-injected."""
-        states = [*self._ready, *(state for lane in self.lanes.values() for state in lane.waiting.drain()), *self._out]
-        self._ready.clear()
-        self._out = []
-        return states
-
-    # -- handing results on -------------------------------------------------------------------------------------
-
-    def emit_sent(self, state: MessageState) -> None:
-        """Put a handler's message in line for re-injection, and tell that it was sent."""
-        if self._events.active:
-            self._emit_sent(state)
-        self.emit(state)
-
-    def emit(self, state: MessageState) -> None:
-        """Put a message in line for re-injection, or straight into the sink if there is one."""
-        sink = self.sink
-        if sink is not None:
-            try:
-                sink([state])
-            except Exception as exc:
-                logger.exception("the re-injection stage failed")
-                self._ledger.fail(
-                    state, HandlerError(f"re-injection raised {type(exc).__name__}: {exc}", step="reinject")
-                )
-            return
-        self._out.append(state)
-        flush = self._flush
-        if flush is not None and not flush.done():
-            flush.set_result(None)
-
-    async def results(self) -> list[MessageState] | None:
-        """The next batch of messages to re-inject; ``None`` when `finish` was called and all is out."""
-        self._handed_out = []
-        while not self._out:
-            if self._finished:
-                return None
-            self._flush = asyncio.get_running_loop().create_future()
-            try:
-                await self._flush
-            finally:
-                self._flush = None
-        batch, self._out = self._out, []
-        self._handed_out = batch
-        return batch
-
-    def take_handed_out(self) -> list[MessageState]:
-        """The last batch that `results` gave out, when the pipeline broke before it was asked for the next."""
-        batch, self._handed_out = self._handed_out, []
-        return batch
+    # -- lifetime -----------------------------------------------------------------------------------------------
 
     def open(self) -> None:
         """Get ready to run, in the current context; handlers run in copies of it."""
-        self._finished = False
         self.pool.closing = False
         self._context = contextvars.copy_context()
-        if self._ready or self._ring:
-            self.pool.wake()
+        self._wake()
 
-    def finish(self) -> None:
-        """No more messages will come: end `results`."""
-        self._finished = True
-        if self._flush is not None and not self._flush.done():
-            self._flush.set_result(None)
+    def _wake(self) -> None:
+        if self.lanes.has_work:
+            self.pool.wake()
 
     async def wait_until_at_rest(self) -> None:
         """Wait until no handler runs and all hooks have been told."""
@@ -620,84 +447,12 @@ class Dispatcher:
         hung = await self.pool.close()
         return [worker.turn.listener.name for worker in hung if worker.turn is not None]
 
-    # -- events -------------------------------------------------------------------------------------------------
-
-    def _emit_received(self, state: MessageState, frame: Frame, listener: Listener) -> None:
-        name = "" if state.payload_tree is None else str(state.payload_tree.tag)
-        parent, conversation_id = state.message_id, frame.conversation.id
-        self._events.emit(
-            AgentStateEvent(listener.name, "processing", frame.id, parent=parent, conversation_id=conversation_id)
-        )
-        self._events.emit(
-            MessageReceivedEvent(
-                frame.id,
-                state.from_id or "",
-                listener.name,
-                name,
-                SealedPayload(canonical_payload(state), state.codec),
-                parent=parent,
-                conversation_id=conversation_id,
-            )
-        )
-
-    def _emit_sent(self, state: MessageState) -> None:
-        conversation = state.conversation
-        data = sent_payload(state.raw_bytes or b"")
-        self._events.emit(
-            MessageSentEvent(
-                state.thread_id or "",
-                state.from_id or "",
-                state.to_id or "",
-                element_name(data),
-                SealedPayload(data, state.codec),
-                parent=state.message_id,
-                conversation_id="" if conversation is None else conversation.id,
-            )
-        )
-
-    def _emit_state(self, turn: Turn, status: str) -> None:
-        self._events.emit(
-            AgentStateEvent(
-                turn.listener.name,
-                status,
-                turn.frame.id,
-                parent=turn.state.message_id,
-                conversation_id=turn.frame.conversation.id,
-            )
-        )
-
 
 def _wake_all(waiters: list[asyncio.Future[None]]) -> None:
     for waiter in waiters:
         if not waiter.done():
             waiter.set_result(None)
     waiters.clear()
-
-
-class Waiting:
-    """See `Dispatcher.lending`. A handler may wait for several answers at once; its slots are given back once."""
-
-    __slots__ = ("_dispatcher", "_turn", "_worker")
-
-    def __init__(self, dispatcher: Dispatcher, worker: Worker | None) -> None:
-        self._dispatcher = dispatcher
-        known = worker is not None and worker in dispatcher.pool.workers
-        self._worker = worker if known else None
-        self._turn = worker.turn if worker is not None and known else None
-
-    def __enter__(self) -> None:
-        worker, turn = self._worker, self._turn
-        if worker is not None and turn is not None:
-            worker.waits += 1
-            if worker.waits == 1:
-                self._dispatcher.lend(turn.listener)
-
-    def __exit__(self, *exc: object) -> None:
-        worker, turn = self._worker, self._turn
-        if worker is not None and turn is not None and worker.turn is turn and worker.waits:
-            worker.waits -= 1
-            if not worker.waits:
-                self._dispatcher.reclaim(turn.listener)
 
 
 async def _absorb_cancellation(task: asyncio.Task[Any] | None) -> None:

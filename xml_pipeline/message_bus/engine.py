@@ -6,7 +6,7 @@ import asyncio
 import os
 
 from xml_pipeline.config import Limits
-from xml_pipeline.errors import PipelineError
+from xml_pipeline.errors import HandlerError, PipelineError
 from xml_pipeline.memory.context_buffer import ContextBuffer
 from xml_pipeline.message_bus.dead_letters import DeadLetters
 from xml_pipeline.message_bus.dispatch import Dispatcher
@@ -20,7 +20,9 @@ from xml_pipeline.message_bus.ingress import Ingress
 from xml_pipeline.message_bus.lane import UNLIMITED, limit_of
 from xml_pipeline.message_bus.ledger import Ledger
 from xml_pipeline.message_bus.listener import Listener
+from xml_pipeline.message_bus.message_state import MessageState
 from xml_pipeline.message_bus.mint import Mint
+from xml_pipeline.message_bus.outlet import Outlet
 from xml_pipeline.message_bus.reception import Reception, bounds_of
 from xml_pipeline.message_bus.replies import Replies
 from xml_pipeline.message_bus.routing import RoutingTable
@@ -29,6 +31,7 @@ from xml_pipeline.message_bus.sources import Sources
 from xml_pipeline.message_bus.thread_registry import Conversation, Frame, ThreadRegistry
 from xml_pipeline.message_bus.todo_registry import TodoRegistry
 from xml_pipeline.message_bus.token_bucket import TokenBucket
+from xml_pipeline.message_bus.turn_events import TurnEvents
 from xml_pipeline.runtime import Runtime
 
 __all__ = ["Engine"]
@@ -73,6 +76,9 @@ class Engine:
             Todo(self.todos),
             History(self.history),
         ]
+        self.outlet = Outlet(self._not_reinjected)
+        self.ledger.emit = self.outlet.put
+        self._turn_events = TurnEvents(self.events)
         self.dispatcher = Dispatcher(
             self.ledger,
             self.scheduler,
@@ -88,7 +94,7 @@ class Engine:
             self.registry,
             self.mint,
             self.ledger,
-            self.dispatcher.emit_sent,
+            self._sent,
             max_hops=limits.max_hops,
             max_fan_out=limits.max_fan_out,
             bounds=bounds_of(limits),
@@ -112,10 +118,10 @@ class Engine:
         old, self.table = self.table, table
         for name, listener in table.listeners.items():
             if old.listeners.get(name) is not listener:
-                self.dispatcher.configure(listener)
+                self.dispatcher.lanes.configure(listener)
         for name, listener in old.listeners.items():
             if name not in table.listeners:
-                self.dispatcher.forget(listener)
+                self.dispatcher.lanes.forget(listener)
         self.scheduler.resize()
         self.ingress.forget_senders()
 
@@ -129,6 +135,15 @@ class Engine:
         limit = limit_of(listener, self.limits.max_concurrent_per_agent)
         return max(2 * (self.limits.max_concurrent_handlers if limit == UNLIMITED else limit), MAX_BATCH)
 
+    def _sent(self, state: MessageState) -> None:
+        """A handler sent a message: tell of it, and put it in line for re-injection."""
+        if self.events.active:
+            self._turn_events.sent(state)
+        self.outlet.put(state)
+
+    def _not_reinjected(self, state: MessageState, exc: Exception) -> None:
+        self.ledger.fail(state, HandlerError(f"re-injection raised {type(exc).__name__}: {exc}", step="reinject"))
+
     def recover(self, failure: PipelineError) -> None:
         """After a stage broke the pipeline: end what was inside it, and hand on again what handlers had sent."""
         for state in self.scheduler.take_inside():
@@ -137,7 +152,7 @@ class Engine:
                 self.ledger.fail(state, failure)
         queued = self.scheduler.internal_numbers()
         self.scheduler.push(
-            state for state in self.dispatcher.take_handed_out() if state.outcome is None and state.number not in queued
+            state for state in self.outlet.take_back() if state.outcome is None and state.number not in queued
         )
 
     # -- what follows a conversation's end ----------------------------------------------------------------------

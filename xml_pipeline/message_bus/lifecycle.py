@@ -177,7 +177,7 @@ class Lifecycle:
                 await engine.dispatcher.wait_until_at_rest()
         hung = await engine.dispatcher.close()
         engine.scheduler.close()
-        engine.dispatcher.finish()
+        engine.outlet.finish()
         await self._end_run()
         self._finish_leftovers()
         await engine.tell_remaining_completions()
@@ -211,7 +211,12 @@ class Lifecycle:
     def _finish_leftovers(self) -> None:
         """Messages in no running pipeline's hands: the pump never ran, or its pipeline was replaced."""
         engine = self._engine
-        left = [*engine.scheduler.drain(), *engine.scheduler.take_inside(), *engine.dispatcher.drain()]
+        left = [
+            *engine.scheduler.drain(),
+            *engine.scheduler.take_inside(),
+            *engine.dispatcher.lanes.drain(),
+            *engine.outlet.drain(),
+        ]
         cancel_all(engine.ledger, left, PumpStopped("the pump stopped before this was done", step="shutdown"))
 
     async def _end_run(self) -> None:

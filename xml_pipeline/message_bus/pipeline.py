@@ -47,7 +47,7 @@ async def drive(pump: StreamPump) -> None:
     """
     stages = pump.build_pipeline(pump._queue_source())
     is_direct = getattr(stages, "reinjects_directly", False)
-    pump._dispatcher.sink = pump._reinject_responses if is_direct else None
+    pump.engine.outlet.sink = pump._reinject_responses if is_direct else None
     async with streamcontext(stages) as streamer:
         async for _ in streamer:
             pass
@@ -84,7 +84,7 @@ def _dispatch(pump: StreamPump) -> Callable[[Any], Any]:
 @pipable_operator
 async def _dispatched(source: AsyncIterable[list[MessageState]], pump: StreamPump) -> AsyncIterator[list[MessageState]]:
     """Hand messages to the dispatcher as they come; yield what their handlers send as it comes."""
-    dispatcher = pump._dispatcher
+    dispatcher, outlet = pump.engine.dispatcher, pump.engine.outlet
 
     async def feed() -> None:
         try:
@@ -92,12 +92,13 @@ async def _dispatched(source: AsyncIterable[list[MessageState]], pump: StreamPum
                 async for batch in streamer:
                     pump._dispatch_to_handlers(batch)
         finally:
-            dispatcher.finish()
+            outlet.finish()
 
+    outlet.open()
     dispatcher.open()
     feeder = asyncio.create_task(feed())
     try:
-        while (batch := await dispatcher.results()) is not None:
+        while (batch := await outlet.batch()) is not None:
             yield batch
         await feeder
     finally:

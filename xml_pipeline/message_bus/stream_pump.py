@@ -558,7 +558,7 @@ class StreamPump:
         engine, dispatcher = self.engine, self._dispatcher
         listeners = []
         for name, listener in engine.table.listeners.items():
-            lane = dispatcher.lane_of(listener)
+            lane = dispatcher.lanes.of(listener)
             queued = engine.scheduler.waiting_for(name)
             listeners.append(ListenerStatistics(name, lane.active, len(lane.waiting), queued, lane.abandoned))
         return PumpStatistics(
@@ -568,7 +568,7 @@ class StreamPump:
             outcomes=dict(engine.ledger.outcomes),
             queued=engine.scheduler.queued,
             running=dispatcher.pool.running,
-            waiting=dispatcher.waiting,
+            waiting=dispatcher.lanes.waiting,
             open_conversations=engine.registry.open_conversations,
             retained_conversations=engine.registry.retained_conversations,
             open_frames=engine.registry.open_frames,
@@ -614,7 +614,7 @@ class StreamPump:
         """The slots of each agent; read-only."""
         listeners = self.engine.table.listeners.items()
         return MappingProxyType(
-            {name: SlotGauge(self._dispatcher.lane_of(each)) for name, each in listeners if each.is_agent}
+            {name: SlotGauge(self._dispatcher.lanes.of(each)) for name, each in listeners if each.is_agent}
         )
 
     @property
