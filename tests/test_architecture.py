@@ -46,6 +46,7 @@ ROWS: list[tuple[str, list[str]]] = [
 ]
 
 STATE_OF_THE_BUS = {
+    "conversation",
     "call",
     "dead_letters",
     "dispatch_hook",
@@ -77,6 +78,7 @@ STATE_OF_THE_BUS = {
     "worker_pool",
 }
 ENGINE_OF_THE_BUS = {
+    "patience",
     "lanes",
     "lending",
     "outlet",

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-__all__ = ["ListenerStatistics", "PumpStatistics", "ShutdownReport"]
+if TYPE_CHECKING:
+    from xml_pipeline.message_bus.engine import Engine
+
+__all__ = ["ListenerStatistics", "PumpStatistics", "ShutdownReport", "collect"]
 
 
 class ListenerStatistics(NamedTuple):
@@ -79,3 +82,35 @@ class ShutdownReport(NamedTuple):
     cancelled: int
     hung: tuple[str, ...]
     outcomes: dict[str, int]
+
+
+def collect(engine: Engine, state: str) -> PumpStatistics:
+    """The numbers of a pump's parts.
+
+    Args:
+        engine: the parts.
+        state: what the pump is doing, see `PumpStatistics`.
+    """
+    dispatcher = engine.dispatcher
+    listeners = []
+    for name, listener in engine.table.listeners.items():
+        lane = dispatcher.lanes.of(listener)
+        queued = engine.scheduler.waiting_for(name)
+        listeners.append(ListenerStatistics(name, lane.active, len(lane.waiting), queued, lane.abandoned))
+    return PumpStatistics(
+        state=state,
+        accepted=engine.mint.accepted,
+        in_flight=engine.mint.in_flight,
+        outcomes=dict(engine.ledger.outcomes),
+        queued=engine.scheduler.queued,
+        running=dispatcher.pool.running,
+        waiting=dispatcher.lanes.waiting,
+        open_conversations=engine.registry.open_conversations,
+        retained_conversations=engine.registry.retained_conversations,
+        open_frames=engine.registry.open_frames,
+        dead_letters=len(engine.dead_letters),
+        late_results=dispatcher.late,
+        abandoned_handlers=dispatcher.abandoned,
+        dropped_events=sum(reader.dropped for reader in engine.events.statistics().subscribers),
+        listeners=tuple(listeners),
+    )

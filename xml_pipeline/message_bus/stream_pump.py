@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 import datetime
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, Self, TypeVar, overload
 
 from xml_pipeline.config import ConfigLoader, Limits, ListenerConfig, OrganismConfig, Rate
-from xml_pipeline.errors import ConversationCancelled, DeadlineExceeded, PipelineError, RoutingError, ValidationError
+from xml_pipeline.errors import ConversationCancelled, PipelineError, RoutingError, ValidationError
 from xml_pipeline.message_bus import pipeline
 from xml_pipeline.message_bus.dead_letters import DeadLetters
 from xml_pipeline.message_bus.engine import Engine
@@ -29,10 +28,11 @@ from xml_pipeline.message_bus.lane import SlotGauge
 from xml_pipeline.message_bus.lifecycle import Lifecycle, PumpState
 from xml_pipeline.message_bus.listener import Handler, Listener, RepairMode, make_generic_listener, make_listener
 from xml_pipeline.message_bus.message_state import MessageState
+from xml_pipeline.message_bus.patience import Patience
 from xml_pipeline.message_bus.reload import configured_listener, reload_config
 from xml_pipeline.message_bus.routing import RoutingTable
 from xml_pipeline.message_bus.singleton import get_stream_pump, reset_stream_pump, set_stream_pump
-from xml_pipeline.message_bus.statistics import ListenerStatistics, PumpStatistics, ShutdownReport
+from xml_pipeline.message_bus.statistics import PumpStatistics, ShutdownReport, collect
 from xml_pipeline.message_bus.steps.c14n import c14n
 from xml_pipeline.message_bus.steps.deserialization import make_deserialization
 from xml_pipeline.message_bus.steps.envelope_validation import validate_envelope
@@ -347,7 +347,7 @@ class StreamPump:
             NoAnswer: the conversation completed without an answer.
             DeadlineExceeded: no answer in time.
         """
-        async with _Deadline(timeout, f"no answer from {target!r} in {timeout} s") as deadline:
+        async with Patience(timeout, f"no answer from {target!r} in {timeout} s") as deadline:
             admitted = await self._admit(target, payload, from_id, thread_id, routing_table)
             deadline.on_failure = lambda error: self._cancel(admitted.conversation.id, error)
             with self._dispatcher.lending():
@@ -399,7 +399,7 @@ class StreamPump:
         conversation = self.engine.registry.find(thread)
         if conversation is None or not conversation.exchanges:
             raise ValidationError(f"there is no conversation {thread!r}, or it is no longer remembered", step="wait")
-        async with _Deadline(timeout, f"no answer on {thread!r} in {timeout} s") as deadline:
+        async with Patience(timeout, f"no answer on {thread!r} in {timeout} s") as deadline:
             deadline.on_failure = lambda error: self._cancel(thread, error)
             with self._dispatcher.lending():
                 return await conversation.exchanges[-1].first()
@@ -555,29 +555,7 @@ class StreamPump:
 
     def statistics(self) -> PumpStatistics:
         """What the pump is doing, in numbers."""
-        engine, dispatcher = self.engine, self._dispatcher
-        listeners = []
-        for name, listener in engine.table.listeners.items():
-            lane = dispatcher.lanes.of(listener)
-            queued = engine.scheduler.waiting_for(name)
-            listeners.append(ListenerStatistics(name, lane.active, len(lane.waiting), queued, lane.abandoned))
-        return PumpStatistics(
-            state=str(self._lifecycle.state),
-            accepted=engine.mint.accepted,
-            in_flight=engine.mint.in_flight,
-            outcomes=dict(engine.ledger.outcomes),
-            queued=engine.scheduler.queued,
-            running=dispatcher.pool.running,
-            waiting=dispatcher.lanes.waiting,
-            open_conversations=engine.registry.open_conversations,
-            retained_conversations=engine.registry.retained_conversations,
-            open_frames=engine.registry.open_frames,
-            dead_letters=len(engine.dead_letters),
-            late_results=dispatcher.late,
-            abandoned_handlers=dispatcher.abandoned,
-            dropped_events=sum(reader.dropped for reader in engine.events.statistics().subscribers),
-            listeners=tuple(listeners),
-        )
+        return collect(self.engine, str(self._lifecycle.state))
 
     @property
     def dead_letters(self) -> DeadLetters:
@@ -672,30 +650,6 @@ class StreamPump:
     def split(self, state: MessageState) -> MessageState:
         """A further message with the content of ``state``, for a `flatmap` stage of your own."""
         return self.engine.reception.split(state)
-
-
-class _Deadline:
-    """A timeout that cancels a conversation, and raises `DeadlineExceeded`."""
-
-    def __init__(self, seconds: float, detail: str) -> None:
-        self._timeout = asyncio.timeout(seconds)
-        self._detail = detail
-        self.on_failure: Callable[[PipelineError], object] = lambda error: None
-
-    async def __aenter__(self) -> Self:
-        await self._timeout.__aenter__()
-        return self
-
-    async def __aexit__(self, kind: Any, exc: BaseException | None, trace: Any) -> bool | None:
-        try:
-            await self._timeout.__aexit__(kind, exc, trace)
-        except TimeoutError:
-            error = DeadlineExceeded(self._detail, step="request")
-            self.on_failure(error)
-            raise error from None
-        if isinstance(exc, asyncio.CancelledError):
-            self.on_failure(ConversationCancelled("whoever asked was cancelled", step="request"))
-        return None
 
 
 async def bootstrap(path: str = "config/organism.yaml") -> StreamPump:

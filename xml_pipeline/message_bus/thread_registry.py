@@ -4,37 +4,31 @@ A *conversation* begins with an external message. Every call inside it opens a *
 the frame it was called from, the caller's and the callee's name. The id of a frame is the ``thread_id`` a handler sees;
 the id of the conversation is the id of its first frame. Nothing is ever found by a path of names, so names may contain
 dots, and two conversations over the same listeners share nothing.
-
-A frame moves through three states::
-
-    OPEN ──── responded, delegated, or nothing left to do ────> ENDED      late answers to it expire
-      └────── failed, cancelled, deadline, shutdown ──────────> CANCELLED  its queued turns and children are cancelled
-
-A frame has *nothing left to do* when no message is queued for it or running on it, none of its children is open, and
-nobody holds it. A conversation is *complete* when that holds for all of its messages. These are counters, kept where
-messages are made and finished; no scan decides it.
 """
 
 from __future__ import annotations
 
-import enum
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from xml_pipeline.errors import ForgedMessage, PipelineError
+from xml_pipeline.errors import ForgedMessage
+from xml_pipeline.message_bus.conversation import (
+    Conversation,
+    ConversationStatus,
+    Frame,
+    FrameRecord,
+    FrameState,
+    Hold,
+)
 from xml_pipeline.message_bus.identifiers import IdPool
 from xml_pipeline.message_bus.steps.thread_assignment import is_thread_id
 from xml_pipeline.runtime import current_runtime
 
 if TYPE_CHECKING:
-    from collections import deque
-
     from xml_pipeline.message_bus.exchange import Exchange
     from xml_pipeline.message_bus.listener import Listener
-    from xml_pipeline.message_bus.message_state import MessageState
 
 __all__ = [
     "Conversation",
@@ -48,167 +42,7 @@ __all__ = [
     "reset_registry",
 ]
 
-
-class FrameState(enum.IntEnum):
-    """See the module's drawing."""
-
-    OPEN = 0
-    ENDED = 1
-    CANCELLED = 2
-
-
 _NO_FRAMES: Any = frozenset()
-
-
-class ConversationStatus(enum.StrEnum):
-    """The ``status`` of a `ThreadEvent`."""
-
-    CREATED = "created"
-    ACTIVE = "active"
-    COMPLETED = "completed"
-    ERROR = "error"
-    KILLED = "killed"
-
-
-class Conversation:
-    """All frames that one external message led to, and the turns that followed it."""
-
-    pending = 0
-    """Messages queued or running."""
-    holds = 0
-    open = True
-    status = ConversationStatus.CREATED
-    failure: PipelineError | None = None
-    finished_at = 0.0
-    deadline_timer: Any = None
-
-    def __init__(self, conversation_id: str, owner: str) -> None:
-        self.id = conversation_id
-        self.owner = owner
-        """Who began it. Only the owner may send its next turn."""
-        self.frames: set[Frame] = set()
-        """The open ones."""
-        self.participants: list[str] = []
-        self.exchanges: list[Exchange] = []
-        """What the outside gets back, one for each external message since it was last complete."""
-
-    def __repr__(self) -> str:
-        return f"<Conversation {self.id} of {self.owner!r}, {self.status}, {len(self.frames)} open frames>"
-
-
-class Frame:
-    """One call: who called whom, on whose behalf, and what is still to come.
-
-    Fields that most frames never change are class attributes: one frame is made per message.
-    """
-
-    answered = False
-    expect_answer = False
-    tag = ""
-    state = FrameState.OPEN
-    pending = 0
-    """Messages for this frame, queued or running."""
-    running = 0
-    queue: deque[MessageState] | None = None
-    """Messages that wait for this frame's turn."""
-    open_children = 0
-    has_called = False
-    """It has had children; some of their own may be open when they are not."""
-    holds = 0
-    turns = 0
-    group_size = 0
-
-    def __init__(
-        self,
-        frame_id: str,
-        conversation: Conversation,
-        caller: str,
-        callee: str,
-        parent: Frame | None,
-        depth: int,
-        listener: Listener | None,
-        exchange: Exchange | None,
-    ) -> None:
-        self.id = frame_id
-        self.conversation = conversation
-        self.parent = parent
-        self.caller = caller
-        self.callee = callee
-        self.alias = callee
-        """The name its answers are delivered under: the one its caller used, also after a delegation."""
-        self.depth = depth
-        self.listener = listener
-        """The listener as it was when the frame was opened; a reload does not change it."""
-        self.exchange = exchange
-
-    @property
-    def is_idle(self) -> bool:
-        """Whether nothing is left to do on it."""
-        return self.pending == 0 and self.open_children == 0 and self.holds == 0
-
-    def is_below(self, ancestor: Frame) -> bool:
-        """Whether this frame was called, directly or not, from ``ancestor``, or is it."""
-        frame: Frame | None = self
-        while frame is not None:
-            if frame is ancestor:
-                return True
-            frame = frame.parent
-        return False
-
-    def chain(self) -> str:
-        """Names from the first caller to this callee, joined by dots. For people only: names may contain dots."""
-        names = [self.callee]
-        frame = self
-        while frame.parent is not None:
-            frame = frame.parent
-            names.append(frame.callee)
-        names.append(frame.caller)
-        return ".".join(reversed(names))
-
-    def __repr__(self) -> str:
-        return f"<Frame {self.id} {self.caller!r} -> {self.callee!r}, {self.state.name}>"
-
-
-@dataclass(frozen=True, slots=True)
-class FrameRecord:
-    """What the registry tells about a frame. A copy: it does not change when the frame does."""
-
-    id: str
-    parent_id: str | None
-    conversation_id: str
-    caller: str
-    callee: str
-    depth: int
-    state: FrameState
-
-
-class Hold:
-    """Keeps a frame, and so its conversation, open while something outside the pump is awaited.
-
-    Made by `ThreadRegistry.hold`; a context manager, or call `release` (twice is harmless).
-    """
-
-    __slots__ = ("_frame", "_on_release", "reason")
-
-    def __init__(self, frame: Frame, reason: str, on_release: Callable[[Frame], None]) -> None:
-        self._frame: Frame | None = frame
-        self._on_release = on_release
-        self.reason = reason
-
-    def release(self) -> None:
-        """Let the frame end, if nothing else keeps it."""
-        frame, self._frame = self._frame, None
-        if frame is None or frame.state is not FrameState.OPEN:
-            return  # released already, or given back when the frame was closed
-        frame.holds -= 1
-        frame.conversation.holds -= 1
-        self._on_release(frame)
-
-    def __enter__(self) -> Hold:
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        self.release()
 
 
 class ThreadRegistry:

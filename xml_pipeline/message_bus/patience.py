@@ -1,0 +1,41 @@
+"""How long whoever asks is willing to wait."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any, Self
+
+from xml_pipeline.errors import ConversationCancelled, DeadlineExceeded, PipelineError
+
+__all__ = ["Patience"]
+
+
+class Patience:
+    """A timeout around waiting for an answer; at its end, or when the waiting is cancelled, the conversation is too.
+
+    Args:
+        seconds: how long.
+        detail: for the `DeadlineExceeded` that is raised then.
+    """
+
+    def __init__(self, seconds: float, detail: str) -> None:
+        self._timeout = asyncio.timeout(seconds)
+        self._detail = detail
+        self.on_failure: Callable[[PipelineError], object] = lambda error: None
+        """Cancels the conversation, once there is one."""
+
+    async def __aenter__(self) -> Self:
+        await self._timeout.__aenter__()
+        return self
+
+    async def __aexit__(self, kind: Any, exc: BaseException | None, trace: Any) -> bool | None:
+        try:
+            await self._timeout.__aexit__(kind, exc, trace)
+        except TimeoutError:
+            error = DeadlineExceeded(self._detail, step="request")
+            self.on_failure(error)
+            raise error from None
+        if isinstance(exc, asyncio.CancelledError):
+            self.on_failure(ConversationCancelled("whoever asked was cancelled", step="request"))
+        return None
