@@ -46,6 +46,7 @@ ROWS: list[tuple[str, list[str]]] = [
 ]
 
 STATE_OF_THE_BUS = {
+    "payloads",
     "conversation",
     "call",
     "dead_letters",

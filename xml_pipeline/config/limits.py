@@ -30,7 +30,7 @@ class LimitFields(StrictModel):
     max_hops: Count = Field(default=64, description="How deep calls may nest in one conversation.")
     max_turns: Count = Field(default=1_000, description="Handler calls on one frame.")
     max_fan_out: Count = Field(
-        default=1_000, description="Payloads in one message, and messages from one handler call."
+        default=1_000, description="Payloads in one message, and messages in one return value."
     )
     max_message_bytes: Count = Field(default=1_048_576, description="Size of one message in bytes.")
     max_element_depth: Count = Field(default=100, description="How deep XML elements may nest.")
@@ -70,7 +70,7 @@ class Limits(LimitFields, ConfigModel):
         max_queue_per_listener: the same per target; 1,000.
         max_hops: depth of nested calls; 64.
         max_turns: handler calls on one frame; 1,000.
-        max_fan_out: payloads in one message, messages from one handler call; 1,000.
+        max_fan_out: payloads in one message, messages in one return value; 1,000.
         max_message_bytes: bytes; 1,048,576.
         max_element_depth: 100.
         max_elements: 50,000 in a message.

@@ -29,7 +29,7 @@ from xml_pipeline.message_bus.events import (
 )
 from xml_pipeline.message_bus.hooks.history import canonical_payload
 from xml_pipeline.message_bus.lanes import Lanes
-from xml_pipeline.message_bus.lending import Lending, current_worker
+from xml_pipeline.message_bus.lending import Lending, current_turn
 from xml_pipeline.message_bus.message_state import HandlerMetadata, MessageState, Outcome
 from xml_pipeline.message_bus.replies import Replies, Turn
 from xml_pipeline.message_bus.thread_registry import Conversation, ConversationStatus, Frame, FrameState
@@ -47,6 +47,9 @@ logger = logging.getLogger(__name__)
 
 _BURST = 64
 """Handlers that one worker runs back to back, none of them suspending, before the event loop has its turn."""
+
+_HOOK_PATIENCE = 30.0
+"""Seconds that the hooks of one turn may take to be told how it ended."""
 
 _DEGRADED_AFTER = 3
 """Abandoned handlers after which a listener is reported as degraded."""
@@ -96,9 +99,9 @@ class Dispatcher:
         self._events = TurnEvents(events)
         self._hooks = hooks
         self._before = overridden(turn_hooks, "before")
+        self._warned = False
         self._rest_waiters: list[asyncio.Future[None]] = []
         self._farewells: set[asyncio.Task[None]] = set()
-        self._context = contextvars.copy_context()
         ledger.cancel_running = self.cancel_running
         ledger.discard_waiting = self.discard_waiting
 
@@ -112,6 +115,8 @@ class Dispatcher:
             if state.error is not None:  # in a stage after the one that handles errors
                 self._ledger.fail(state, state.failure or HandlerError(state.error, step="pipeline"))
                 continue
+            if not (state.envelope_is_valid and state.payload_is_valid) and not self._warned:
+                self._warn(state)
             frame = state.frame
             if frame is None:
                 self._ledger.deliver(state)
@@ -126,14 +131,17 @@ class Dispatcher:
                 self.lanes.put(state)
         self._wake()
 
+    def _warn(self, state: MessageState) -> None:
+        self._warned = True
+        what = "envelopes" if not state.envelope_is_valid else "payloads"
+        logger.error("this pipeline does not validate %s: messages reach handlers unchecked (said once)", what)
+
     # -- running handlers ---------------------------------------------------------------------------------------
 
     async def _work(self, worker: Worker) -> None:
         """The life of a worker."""
         burst = 0
         task = asyncio.current_task()
-        worker.context = self._context.copy()
-        worker.context.run(current_worker.set, worker)
         while not (self.pool.closing or worker.abandoned):
             state = self.lanes.take()
             if state is None:
@@ -156,7 +164,8 @@ class Dispatcher:
         assert listener is not None and frame is not None  # for the type checker: _enqueue checked
         if state.window is not None:
             self._scheduler.started(state)
-        turn = Turn(state, frame, listener)
+        turn = Turn(state, frame, listener, worker)
+        current_turn.set(turn)
         worker.state, worker.turn, worker.failure, worker.is_ours = state, turn, None, True
         hooked = bool(self._hooks.registered)
         if hooked:
@@ -168,6 +177,7 @@ class Dispatcher:
                 if hooked:
                     name = "" if state.payload_tree is None else str(state.payload_tree.tag)
                     worker.intents = []
+                    self.pool.watch(worker, metadata.deadline)
                     await self._hooks.intend(worker.intents, state, listener.name, name, canonical_payload(state))
                 await self._call(worker, turn, metadata)
             except BaseException as exc:
@@ -216,7 +226,7 @@ class Dispatcher:
 
     async def _call(self, worker: Worker, turn: Turn, metadata: HandlerMetadata) -> None:
         listener = turn.listener
-        context = worker.context.copy()
+        context = contextvars.copy_context()
         worker.is_ours = False
         produced: Any = listener.handler(turn.state.payload, metadata)
         if listener.streams:
@@ -241,8 +251,10 @@ class Dispatcher:
         """An async generator's items, each sent as it is yielded, each with the full time."""
         loop = asyncio.get_running_loop()
         budget = deadline - loop.time()
+        burst = 0
         try:
             while True:
+                worker.suspended = False
                 try:
                     item = await self._drive(worker, context, produced.__anext__(), deadline)
                 except StopAsyncIteration:
@@ -255,6 +267,10 @@ class Dispatcher:
                 if turn.frame.state is not _OPEN:
                     return  # a refused item closed this tool's frame
                 deadline = loop.time() + budget
+                burst = 0 if worker.suspended else burst + 1
+                if burst >= _BURST:
+                    burst = 0
+                    await asyncio.sleep(0)
         finally:
             worker.settling = False
             await self._drive(worker, context, produced.aclose(), loop.time() + GRACE)
@@ -340,19 +356,23 @@ class Dispatcher:
     async def _tell_hooks(self, worker: Worker, failure: PipelineError | None) -> None:
         """Tell the hooks that took a message how its turn ended; once."""
         intents, worker.intents = worker.intents, []
-        if failure is None:
-            await self._hooks.acknowledge(intents)
-        else:
-            await self._hooks.fail(intents, failure.detail or str(failure))
+        try:
+            async with asyncio.timeout(_HOOK_PATIENCE):
+                if failure is None:
+                    await self._hooks.acknowledge(intents)
+                else:
+                    await self._hooks.fail(intents, failure.detail or str(failure))
+        except TimeoutError:
+            logger.error("hooks did not end within %s s; the handler's slot is freed", _HOOK_PATIENCE)
 
     # -- handlers that ask their own pump -------------------------------------------------------------------------
 
     def lending(self) -> Lending:
         """A context for waiting for the pump itself: a handler of ours lends its slots out in it."""
-        worker = current_worker.get()
-        if worker is not None and worker not in self.pool.workers:
-            worker = None  # another pump's
-        return Lending(worker, self._lend, self._take_again)
+        turn = current_turn.get()
+        if turn is not None and not (turn.worker in self.pool.workers and turn.worker.turn is turn):
+            turn = None  # another pump's, or ended: what asks is a task that it left behind
+        return Lending(turn, self._lend, self._take_again)
 
     def _lend(self, listener: Listener) -> None:
         self.pool.limit += 1
@@ -428,7 +448,7 @@ class Dispatcher:
     def open(self) -> None:
         """Get ready to run, in the current context; handlers run in copies of it."""
         self.pool.closing = False
-        self._context = contextvars.copy_context()
+        self.pool.context = contextvars.copy_context()
         self._wake()
 
     def _wake(self) -> None:

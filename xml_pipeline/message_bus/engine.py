@@ -23,6 +23,7 @@ from xml_pipeline.message_bus.listener import Listener
 from xml_pipeline.message_bus.message_state import MessageState
 from xml_pipeline.message_bus.mint import Mint
 from xml_pipeline.message_bus.outlet import Outlet
+from xml_pipeline.message_bus.payloads import PayloadWriter
 from xml_pipeline.message_bus.reception import Reception, bounds_of
 from xml_pipeline.message_bus.replies import Replies
 from xml_pipeline.message_bus.routing import RoutingTable
@@ -70,6 +71,7 @@ class Engine:
         )
         self.ledger = Ledger(self.registry, self.mint, self.scheduler, self.events, self.dead_letters)
         self.hooks = DispatchHooks()
+        writer = PayloadWriter()
         turn_hooks: list[TurnHook] = [
             Deadline(self._get_table),
             TurnLimit(limits.max_turns),
@@ -94,6 +96,7 @@ class Engine:
             self.registry,
             self.mint,
             self.ledger,
+            writer,
             self._sent,
             max_hops=limits.max_hops,
             max_fan_out=limits.max_fan_out,
@@ -101,7 +104,7 @@ class Engine:
         )
         self.reception = Reception(self._get_table, self.registry, self.mint, limits)
         self.ingress = Ingress(
-            self._get_table, self.registry, self.mint, self.scheduler, self.ledger, self.events, limits
+            self._get_table, self.registry, self.mint, self.scheduler, self.ledger, self.events, writer, limits
         )
         self.ingress.waiting = self.dispatcher.lending
         self.sources = Sources(self.ingress, self.events, self.dead_letters)
@@ -110,7 +113,7 @@ class Engine:
         self.registry.on_hold_released = self._hold_released
         self.ledger.on_complete = [*overridden(turn_hooks, "complete"), self._completed]
         self._expiry: asyncio.TimerHandle | None = None
-        for part in (self.registry, self.todos, self.history, self.scheduler, self.sources):
+        for part in (self.registry, self.todos, self.history, self.scheduler, self.sources, self.reception):
             runtime.put(part)
 
     def swap(self, table: RoutingTable) -> None:
@@ -179,6 +182,8 @@ class Engine:
     def _hold_released(self, frame: Frame) -> None:
         self.ledger.settle(frame)
         self.ledger.complete_if_over(frame.conversation)
+        if not self.mint.in_flight:
+            self.ledger.on_idle()
 
     def _history_trimmed(self, conversation_id: str, slots: int, size: int) -> None:
         if self.events.active:

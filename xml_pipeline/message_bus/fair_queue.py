@@ -34,7 +34,11 @@ class FairQueue(Generic[T]):
 
     def push(self, key: Hashable, item: T, started: bool = False) -> None:
         """Append an item to its key's line."""
-        lines = self._started if started and self._depth_first else self._fresh
+        lines = self._fresh
+        if self._depth_first and (started or key in self._started):
+            lines = self._started
+            if key in self._fresh:
+                lines[key] = self._fresh.pop(key)  # what came before stays before
         self._size += 1
         line = lines.setdefault(key, item)
         if line is item:

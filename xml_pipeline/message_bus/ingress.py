@@ -12,7 +12,7 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any
 
-from third_party.xmlable import EncodeError, XError, codec_of
+from third_party.xmlable import codec_of
 from xml_pipeline.envelope import build_envelope, envelope_to_bytes, escape_text, message_text, payload_elements, peek
 from xml_pipeline.errors import (
     DeadlineExceeded,
@@ -22,6 +22,7 @@ from xml_pipeline.errors import (
 )
 from xml_pipeline.message_bus.exchange import Exchange
 from xml_pipeline.message_bus.message_state import MessageState
+from xml_pipeline.message_bus.payloads import PayloadWriter
 from xml_pipeline.message_bus.routing import RoutingTable
 from xml_pipeline.message_bus.thread_registry import Conversation, ConversationStatus, ThreadRegistry
 from xml_pipeline.strict_xml import parse_strict
@@ -65,6 +66,7 @@ class Ingress:
         scheduler: takes them.
         ledger: completes what was begun and could not be admitted.
         events: is told of new conversations.
+        writer: writes payloads.
         limits: sizes and times.
     """
 
@@ -76,6 +78,7 @@ class Ingress:
         scheduler: Scheduler,
         ledger: Ledger,
         events: EventHub,
+        writer: PayloadWriter,
         limits: Limits,
     ) -> None:
         self._table = table
@@ -84,6 +87,7 @@ class Ingress:
         self._scheduler = scheduler
         self._ledger = ledger
         self._events = events
+        self._writer = writer
         self._limits = limits
         self._good_senders: set[str] = set()
         self.waiting: Callable[[], AbstractContextManager[None]] = nullcontext
@@ -104,7 +108,7 @@ class Ingress:
         self._check_sender(from_id)
         if routing_table is not None:
             raise RoutingError(f"peer table {routing_table!r} is not registered", step="admission")
-        text = self._payload_text(payload)
+        text = self._writer.write(payload).text
         queue = target or ""
         to_xml = escape_text(target) if target else None
         from_xml = escape_text(from_id)
@@ -240,13 +244,3 @@ class Ingress:
         elif self._scheduler.is_full(queue):
             with self.waiting():
                 await self._scheduler.wait_for_room(queue)
-
-    def _payload_text(self, payload: Any) -> str:
-        try:
-            return codec_of(type(payload)).encode_payload(payload)
-        except EncodeError as exc:
-            raise ValidationError(str(exc), step="encode") from exc
-        except XError as exc:
-            raise TypeError(
-                f"a payload must be an instance of a dataclass or a pydantic model, not {type(payload).__name__}: {exc}"
-            ) from exc

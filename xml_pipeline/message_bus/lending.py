@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from xml_pipeline.message_bus.listener import Listener
-    from xml_pipeline.message_bus.worker_pool import Worker
+    from xml_pipeline.message_bus.replies import Turn
 
-__all__ = ["Lending", "current_worker"]
+__all__ = ["Lending", "current_turn"]
 
-current_worker: ContextVar[Worker | None] = ContextVar("xml_pipeline_worker", default=None)
-"""The worker whose handler runs here, also in tasks that the handler started."""
+current_turn: ContextVar[Turn | None] = ContextVar("xml_pipeline_turn", default=None)
+"""The turn whose handler runs here, also in tasks that the handler started."""
 
 
 class Lending:
@@ -26,31 +26,30 @@ class Lending:
     the last one ends.
 
     Args:
-        worker: of this pump, or ``None``.
+        turn: of this pump and not ended, or ``None``.
         lend, take_again: called with the handler's listener.
     """
 
-    __slots__ = ("_lend", "_take_again", "_turn", "_worker")
+    __slots__ = ("_lend", "_take_again", "_turn")
 
     def __init__(
-        self, worker: Worker | None, lend: Callable[[Listener], None], take_again: Callable[[Listener], None]
+        self, turn: Turn | None, lend: Callable[[Listener], None], take_again: Callable[[Listener], None]
     ) -> None:
-        self._worker = worker
-        self._turn = None if worker is None else worker.turn
+        self._turn = turn
         self._lend = lend
         self._take_again = take_again
 
     def __enter__(self) -> None:
-        worker, turn = self._worker, self._turn
-        if worker is not None and turn is not None:
-            worker.waits += 1
-            if worker.waits == 1:
+        turn = self._turn
+        if turn is not None:
+            turn.worker.waits += 1
+            if turn.worker.waits == 1:
                 self._lend(turn.listener)
 
     def __exit__(self, *exc: object) -> None:
-        worker, turn = self._worker, self._turn
+        turn = self._turn
         # The handler may have been ended while a task that it had started still waited.
-        if worker is not None and turn is not None and worker.turn is turn and worker.waits:
-            worker.waits -= 1
-            if not worker.waits:
+        if turn is not None and turn.worker.turn is turn and turn.worker.waits:
+            turn.worker.waits -= 1
+            if not turn.worker.waits:
                 self._take_again(turn.listener)

@@ -133,6 +133,17 @@ class Lifecycle:
         """Whether no message is without an outcome."""
         return not self._engine.mint.in_flight
 
+    @property
+    def _is_done(self) -> bool:
+        """Whether it is idle, and nobody holds a conversation open."""
+        return self.is_idle and not self._engine.registry.held
+
+    async def _wait_done(self) -> None:
+        while not self._is_done:
+            waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            self._idle_waiters.append(waiter)
+            await waiter
+
     async def wait_idle(self) -> None:
         """Wait until no message is without an outcome."""
         while not self.is_idle:
@@ -169,9 +180,9 @@ class Lifecycle:
             running = self._ended is not None
         if running:
             await self._drain(timeout)
-        drained = self.is_idle
+        drained = self._is_done
         busy = self._busy_listeners()
-        cancelled = self._cancel_everything("the pump stopped before this was done") if not drained else 0
+        cancelled = self._cancel_everything("the pump stopped before this was done")
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(GRACE):
                 await engine.dispatcher.wait_until_at_rest()
@@ -192,7 +203,7 @@ class Lifecycle:
     async def _drain(self, timeout: float) -> None:
         try:
             async with asyncio.timeout(timeout):
-                await self.wait_idle()
+                await self._wait_done()
                 await self._engine.dispatcher.wait_until_at_rest()
         except TimeoutError:
             logger.warning("shutdown: %d messages are not done after %s s", self._engine.mint.in_flight, timeout)
@@ -204,7 +215,10 @@ class Lifecycle:
     def _cancel_everything(self, why: str) -> int:
         engine = self._engine
         before = engine.mint.in_flight
+        root = engine.registry.root
         for conversation in engine.registry.conversations():
+            if root is not None and conversation is root.conversation and not conversation.pending:
+                continue  # the pump's own
             engine.ledger.cancel_conversation(conversation, PumpStopped(why, step="shutdown"))
         return before
 

@@ -105,6 +105,10 @@ class _Carried:
     window: Any = None
     """The scheduler's per-target record that counts this message, until it is dispatched."""
     outcome: Outcome | None = None
+    envelope_is_valid: bool = False
+    """It was checked against the envelope's schema."""
+    payload_is_valid: bool = False
+    """Its payload was checked against its class's schema, or is for a listener that takes any."""
 
 
 @dataclass(eq=False)
@@ -189,14 +193,15 @@ class HandlerResponse:
     Args:
         payload: an instance of a payload class (dataclass or pydantic model), or any object with ``to_xml() -> str``.
         to: the target's registered name. The listener's own name continues in the same frame; the name of the
-            frame's caller is an answer; anything else is a call in a new frame.
+            frame's caller is an answer; anything else is a call in a new frame. ``None`` calls the only broadcast group
+            that takes this payload.
         tag: comes back in ``metadata.tag`` of every answer to, and error of, this call.
         expect_answer: when the called frame ends without an answer, deliver ``SystemError("no-answer")``.
         as_caller: make the call subject to the peers of this listener *and* of its caller.
     """
 
     payload: Any
-    to: str
+    to: str | None
     tag: str = field(default="", kw_only=True)
     expect_answer: bool = field(default=False, kw_only=True)
     as_caller: bool = field(default=False, kw_only=True)

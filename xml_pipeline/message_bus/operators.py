@@ -23,15 +23,17 @@ import asyncio
 import inspect
 from collections import deque
 from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Coroutine, Iterable
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, cast
 
 import aiostream
 from aiostream import pipable_operator, streamcontext
 
 from xml_pipeline.errors import ConversationCancelled, DeadlineExceeded, HandlerError
 from xml_pipeline.message_bus.message_state import MessageState, Origin
+from xml_pipeline.message_bus.reception import Reception
 from xml_pipeline.message_bus.scheduler import MAX_BATCH, Scheduler
 from xml_pipeline.message_bus.sources import Sources
+from xml_pipeline.message_bus.steps.fan_out import extract_payloads
 from xml_pipeline.message_bus.steps.step import lift, record_failure
 from xml_pipeline.runtime import current_runtime
 
@@ -41,6 +43,7 @@ Batch: TypeAlias = list[MessageState]
 BatchStream: TypeAlias = AsyncIterable[Batch]
 Piped: TypeAlias = Callable[[BatchStream], Any]
 Function: TypeAlias = Callable[[MessageState], Any]
+Expansion: TypeAlias = Callable[[MessageState], MessageState | Iterable[MessageState]]
 
 
 # -- per-message functions over batches -----------------------------------------------------------------------------
@@ -277,6 +280,39 @@ class _Split:
             return False
 
 
+def _expansion(function: Expansion) -> Callable[[Batch], Batch]:
+    """A function from one message to several, over a batch."""
+    name = getattr(function, "__name__", "flatmap")
+
+    def expand(batch: Batch) -> Batch:
+        expanded: Batch = []
+        for state in batch:
+            if state.error is not None:
+                expanded.append(state)
+                continue
+            try:
+                result = function(state)
+                if result is state:
+                    expanded.append(state)
+                    continue
+                results = [result] if isinstance(result, MessageState) else list(result)
+                expanded.extend(results)
+                if all(each is not state for each in results):
+                    raise ConversationCancelled("the message was dropped from the pipeline", step="flatmap")
+            except Exception as exc:
+                record_failure(state, exc, name)
+                expanded.append(state)
+        return expanded
+
+    return expand
+
+
+def _own_stage(source: BatchStream, function: Any) -> Any:
+    """The pump's own stage that a bound method of it stands for, if it is one of those."""
+    stage = getattr(function, "pipeline_stage", None)
+    return None if stage is None else stage(function.__self__)(source)
+
+
 # -- the two namespaces ---------------------------------------------------------------------------------------------
 
 
@@ -292,6 +328,10 @@ class stream:  # noqa: N801, aiostream's name
             function: takes a message and returns it, changed or not.
             task_limit: for an async function: how many run at once.
         """
+        own = _own_stage(source, function)
+        if own is not None:
+            return own
+        function = getattr(function, "plain", function)
         if _is_async(function):
             return _map_async(source, function, task_limit)
         return map_batches(source, lift(function))
@@ -299,6 +339,9 @@ class stream:  # noqa: N801, aiostream's name
     @staticmethod
     def action(source: BatchStream, function: Function, task_limit: int = MAX_BATCH) -> Any:
         """Call a function, plain or async, for each message, and pass the message on."""
+        own = _own_stage(source, function)
+        if own is not None:
+            return own
         if _is_async(function):
 
             async def act_async(state: MessageState) -> MessageState:
@@ -325,32 +368,29 @@ class stream:  # noqa: N801, aiostream's name
         return map_batches(source, lift(check))
 
     @staticmethod
-    def flatmap(source: BatchStream, function: Callable[[MessageState], MessageState | Iterable[MessageState]]) -> Any:
+    def iterate(source: Any) -> Any:
+        """A stream of a source: the pump's own is one already, and is returned as it is."""
+        return source if isinstance(source, aiostream.core.BaseStream) else aiostream.stream.iterate(source)
+
+    @staticmethod
+    def flatmap(source: BatchStream, function: Expansion, task_limit: int | None = None) -> Any:
         """Replace each message by those that a plain function returns for it: itself, or a list of itself and of others
-        made by ``pump.split(state)``, which counts them in."""
-        name = getattr(function, "__name__", "flatmap")
+        made by ``pump.split(state)``, which counts them in.
 
-        def expand(batch: Batch) -> Batch:
-            expanded: Batch = []
-            for state in batch:
-                if state.error is not None:
-                    expanded.append(state)
-                    continue
-                try:
-                    result = function(state)
-                    if result is state:
-                        expanded.append(state)
-                        continue
-                    results = [result] if isinstance(result, MessageState) else list(result)
-                    expanded.extend(results)
-                    if all(each is not state for each in results):
-                        raise ConversationCancelled("the message was dropped from the pipeline", step="flatmap")
-                except Exception as exc:
-                    record_failure(state, exc, name)
-                    expanded.append(state)
-            return expanded
-
-        return map_batches(source, expand)
+        Args:
+            source: a stream of batches.
+            function: takes a message. Two of the documented names are known too, and stand for the pump's own stages:
+                ``extract_payloads`` and ``pump._dispatch_to_handlers``.
+            task_limit: only for the latter, and without effect: the pump's limits hold.
+        """
+        own = _own_stage(source, function)
+        if own is not None:
+            return own
+        if function == cast("Any", extract_payloads):
+            function = current_runtime().get(Reception).fan_out
+        elif inspect.isasyncgenfunction(function) or _is_async(function):
+            raise TypeError("flatmap takes a plain function; a stage that must await is a map")
+        return map_batches(source, _expansion(function))
 
     @staticmethod
     def timeout(source: BatchStream, seconds: float) -> Any:
@@ -412,9 +452,9 @@ class pipe:  # noqa: N801, aiostream's name
         return lambda source: stream.filter(source, predicate)
 
     @staticmethod
-    def flatmap(function: Callable[[MessageState], MessageState | Iterable[MessageState]]) -> Piped:
+    def flatmap(function: Expansion, task_limit: int | None = None) -> Piped:
         """See `stream.flatmap`."""
-        return lambda source: stream.flatmap(source, function)
+        return lambda source: stream.flatmap(source, function, task_limit)
 
     @staticmethod
     def timeout(seconds: float) -> Piped:

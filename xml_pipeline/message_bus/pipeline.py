@@ -7,6 +7,7 @@ from collections.abc import AsyncIterable, AsyncIterator, Callable
 from typing import TYPE_CHECKING, Any
 
 from aiostream import pipable_operator, streamcontext
+from aiostream.core import Stream
 
 from xml_pipeline.message_bus.message_state import MessageState
 from xml_pipeline.message_bus.operators import map_batches, pipe, stream
@@ -14,7 +15,7 @@ from xml_pipeline.message_bus.operators import map_batches, pipe, stream
 if TYPE_CHECKING:
     from xml_pipeline.message_bus.stream_pump import StreamPump
 
-__all__ = ["build_pipeline"]
+__all__ = ["build_pipeline", "dispatch", "drive", "handle_errors", "queue_source", "reinject"]
 
 
 def build_pipeline(pump: StreamPump, source: AsyncIterable[list[MessageState]]) -> Any:
@@ -32,10 +33,15 @@ def build_pipeline(pump: StreamPump, source: AsyncIterable[list[MessageState]]) 
         | pipe.flatmap(pump._fan_out_step)
         | pipe.map(pump._validate_and_deserialize)
         | pipe.flatmap(pump._route_step)
-        | _errors(pump)
-        | _dispatch(pump)
-        | _reinject(pump)
+        | handle_errors(pump)
+        | dispatch(pump)
+        | reinject(pump)
     )
+
+
+def queue_source(pump: StreamPump) -> Any:
+    """The stream of batches that the scheduler gives."""
+    return Stream(pump.engine.scheduler.batches)
 
 
 async def drive(pump: StreamPump) -> None:
@@ -53,7 +59,7 @@ async def drive(pump: StreamPump) -> None:
             pass
 
 
-def _errors(pump: StreamPump) -> Callable[[Any], Any]:
+def handle_errors(pump: StreamPump) -> Callable[[Any], Any]:
     """Give failed messages their outcome; pass the others on."""
 
     def sort_out(batch: list[MessageState]) -> list[MessageState]:
@@ -70,7 +76,7 @@ def _errors(pump: StreamPump) -> Callable[[Any], Any]:
     return lambda source: map_batches(source, sort_out)
 
 
-def _dispatch(pump: StreamPump) -> Callable[[Any], Any]:
+def dispatch(pump: StreamPump) -> Callable[[Any], Any]:
     """The one stage that waits."""
 
     def stage(source: Any) -> Any:
@@ -106,15 +112,15 @@ async def _dispatched(source: AsyncIterable[list[MessageState]], pump: StreamPum
         await asyncio.gather(feeder, return_exceptions=True)
 
 
-def _reinject(pump: StreamPump) -> Callable[[Any], Any]:
+def reinject(pump: StreamPump) -> Callable[[Any], Any]:
     """Put what handlers sent through the same door again."""
 
-    def reinject(batch: list[MessageState]) -> list[MessageState]:
+    def push(batch: list[MessageState]) -> list[MessageState]:
         pump._reinject_responses(batch)
         return batch
 
     def stage(source: Any) -> Any:
-        stages = map_batches(source, reinject)
+        stages = map_batches(source, push)
         stages.reinjects_directly = getattr(source, "is_dispatch", False)
         return stages
 

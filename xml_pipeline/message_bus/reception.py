@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 from xml_pipeline.envelope import payload_elements, peek
 from xml_pipeline.errors import RoutingError, ValidationError
-from xml_pipeline.message_bus.message_state import MessageState, Origin
+from xml_pipeline.message_bus.listener import Listener
+from xml_pipeline.message_bus.message_state import HandlerMetadata, MessageState, Origin
 from xml_pipeline.message_bus.routing import RoutingTable
 from xml_pipeline.message_bus.steps.bounds import Bounds
 from xml_pipeline.message_bus.steps.deserialization import deserialize
@@ -19,7 +20,6 @@ from xml_pipeline.strict_xml import parse_own
 
 if TYPE_CHECKING:
     from xml_pipeline.config import Limits
-    from xml_pipeline.message_bus.listener import Listener
     from xml_pipeline.message_bus.mint import Mint
     from xml_pipeline.message_bus.thread_registry import Frame, ThreadRegistry
 
@@ -55,6 +55,8 @@ class Reception:
         self._mint = mint
         self._max_fan_out = limits.max_fan_out
         bounds = bounds_of(limits)
+        self._outside = Listener("external", object, _nobody)
+        """Stands for whoever asked, as the target of an answer on its way out."""
         self._harmless = min(bounds.harmless_length, bounds.max_message_bytes)
         self._strict = make_repair(bounds)
         self._lenient = make_repair(bounds, lenient=True)
@@ -122,6 +124,7 @@ class Reception:
         if codec is not None:
             if not codec.schema.validate(payload):
                 return validate_payload(state, codec)  # which says what is wrong
+            state.payload_is_valid = True
             if listener is None or not listener.is_generic:
                 try:
                     state.payload = codec.decode(payload)
@@ -130,6 +133,7 @@ class Reception:
                 return state
         elif listener is None or not listener.is_generic:
             raise RoutingError(f"nobody takes <{payload.tag}>", step="route")
+        state.payload_is_valid = True
         # A copy: what a handler does to it must not reach the history, or a second receiver.
         state.payload = copy.deepcopy(payload)
         return state
@@ -138,8 +142,7 @@ class Reception:
         """One message per listener that gets it; each member of a group gets a copy and a root frame of its own."""
         targets = state.target_listeners
         if targets is None:
-            if state.listener is not None:
-                state.target_listeners = [state.listener]
+            state.target_listeners = [state.listener or self._outside]
             return state
         if len(targets) == 1:
             return state
@@ -179,3 +182,7 @@ class Reception:
         if frame is not None:
             frame.listener = listener
             frame.callee = frame.alias = listener.name
+
+
+async def _nobody(payload: object, metadata: HandlerMetadata) -> None:
+    """Answers to the outside are handed over, not handled."""

@@ -23,16 +23,15 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from lxml import etree
-
-from third_party.xmlable import Codec, EncodeError, XError, codec_of
+from third_party.xmlable import Codec
 from xml_pipeline import envelope
 from xml_pipeline.errors import HandlerError, HopLimitError, PipelineError, RoutingError, ValidationError
 from xml_pipeline.message_bus.message_state import HandlerResponse, MessageState, SystemError
+from xml_pipeline.message_bus.payloads import PayloadWriter, Written, from_root
 from xml_pipeline.message_bus.routing import RoutingTable, may_call
 from xml_pipeline.message_bus.steps.model_output import recover_roots
 from xml_pipeline.message_bus.thread_registry import Frame, FrameState, ThreadRegistry
-from xml_pipeline.strict_xml import canonical_bytes, parse_strict
+from xml_pipeline.strict_xml import parse_strict
 
 if TYPE_CHECKING:
     from xml_pipeline.message_bus.ledger import Ledger
@@ -50,18 +49,11 @@ class Turn:
     state: MessageState
     frame: Frame
     listener: Listener
+    worker: Any = None
+    """What runs it."""
     answered: bool = False
     forwarded: bool = False
     delegated: bool = False
-
-
-@dataclass(slots=True)
-class _Payload:
-    """A payload on its way out: its element name, canonical text, and the codec it was made with, if any."""
-
-    name: str
-    text: str
-    codec: Codec[Any] | None
 
 
 class Replies:
@@ -72,6 +64,7 @@ class Replies:
         registry: opens frames.
         mint: makes messages.
         ledger: records refusals and reports them.
+        writer: writes payloads.
         emit: takes each message made.
         max_hops: how deep frames may be nested.
         max_fan_out: how many messages one return value may send.
@@ -84,6 +77,7 @@ class Replies:
         registry: ThreadRegistry,
         mint: Mint,
         ledger: Ledger,
+        writer: PayloadWriter,
         emit: Callable[[MessageState], None],
         *,
         max_hops: int,
@@ -98,7 +92,7 @@ class Replies:
         self._max_hops = max_hops
         self._max_fan_out = max_fan_out
         self._bounds = bounds
-        self._codecs: dict[type, Codec[Any] | None] = {}
+        self._writer = writer
 
     def send(self, turn: Turn, result: object) -> None:
         """Send what a handler returned.
@@ -146,13 +140,20 @@ class Replies:
 
     def _send_one(self, turn: Turn, response: HandlerResponse) -> None:
         try:
-            payload = self._payload(turn, response.payload)
-            self._route(turn, response, payload)
+            self._route(turn, response, self._written(turn, response.payload))
         except PipelineError as failure:
             self._ledger.refuse(turn.frame, str(response.to), response.tag, failure)
 
-    def _route(self, turn: Turn, response: HandlerResponse, payload: _Payload) -> None:
-        to = response.to
+    def _written(self, turn: Turn, value: object) -> Written:
+        try:
+            return self._writer.write(value)
+        except TypeError as exc:
+            raise HandlerError(f"{turn.listener.name!r}: {exc}", step="encode") from exc
+
+    def _route(self, turn: Turn, response: HandlerResponse, payload: Written) -> None:
+        to = response.to if response.to is not None else self._table().group_for(payload.name)
+        if not isinstance(to, str):
+            raise RoutingError(f"a target must be a name, not {type(to).__name__}", step="reply")
         frame = turn.frame
         listener = turn.listener
         if type(to) is not str and response.is_response:
@@ -160,17 +161,17 @@ class Replies:
         elif response.is_delegation:
             self._delegate(turn, payload, to)
         elif response.is_fresh_call:
-            self._call(turn, response, payload)
+            self._call(turn, response, payload, to)
         elif to == listener.name:
             self._next_turn(turn, payload)
         elif to == frame.caller:
             self._answer(turn, payload, response.payload)
         else:
-            self._call(turn, response, payload)
+            self._call(turn, response, payload, to)
 
     # -- answers ------------------------------------------------------------------------------------------------
 
-    def _answer(self, turn: Turn, payload: _Payload, value: object = None) -> None:
+    def _answer(self, turn: Turn, payload: Written, value: object = None) -> None:
         frame = turn.frame
         if isinstance(value, SystemError):
             turn.answered = frame.answered = True
@@ -199,7 +200,7 @@ class Replies:
         else:
             self._ledger.expire(self._mint.stillborn(frame.conversation, frame, above.callee))
 
-    def _answer_codec(self, listener: Listener, payload: _Payload) -> Codec[Any]:
+    def _answer_codec(self, listener: Listener, payload: Written) -> Codec[Any]:
         declared = listener.output_codec
         if declared is not None:
             if payload.name != declared.name:
@@ -218,7 +219,7 @@ class Replies:
 
     # -- calls --------------------------------------------------------------------------------------------------
 
-    def _next_turn(self, turn: Turn, payload: _Payload) -> None:
+    def _next_turn(self, turn: Turn, payload: Written) -> None:
         frame, listener = turn.frame, turn.listener
         codec = listener.codecs.get(payload.name)
         if codec is None and not listener.is_generic:
@@ -228,9 +229,8 @@ class Replies:
         turn.forwarded = True
         self._emit(state)
 
-    def _call(self, turn: Turn, response: HandlerResponse, payload: _Payload) -> None:
+    def _call(self, turn: Turn, response: HandlerResponse, payload: Written, to: str) -> None:
         frame, caller = turn.frame, turn.listener
-        to = response.to
         self._check_peers(caller, to)
         if response.as_caller and frame.parent is not None and frame.parent.listener is not None:
             self._check_peers(frame.parent.listener, to)
@@ -248,7 +248,7 @@ class Replies:
             self._emit_call(child, target, payload, frame, caller.xml_name)
         turn.forwarded = True
 
-    def _delegate(self, turn: Turn, payload: _Payload, to: str) -> None:
+    def _delegate(self, turn: Turn, payload: Written, to: str) -> None:
         frame, caller = turn.frame, turn.listener
         if turn.delegated:
             raise HandlerError(f"{caller.name!r} delegated its frame twice in one turn", step="reply")
@@ -268,7 +268,7 @@ class Replies:
         frame.answered = True  # its successor answers for it
         self._emit_call(successor, targets[0], payload, frame, envelope.escape_text(frame.caller))
 
-    def _emit_call(self, frame: Frame, target: Listener, payload: _Payload, sender: Frame, from_xml: str) -> None:
+    def _emit_call(self, frame: Frame, target: Listener, payload: Written, sender: Frame, from_xml: str) -> None:
         state = self._mint.to_frame(payload.text, target.codecs.get(payload.name), frame, target, sender, from_xml)
         state.from_id = frame.caller
         if frame.group_size:
@@ -276,6 +276,8 @@ class Replies:
         self._emit(state)
 
     def _check_peers(self, caller: Listener, to: str) -> None:
+        if to == caller.name:
+            return
         # A frame keeps the listener it was opened with, but peers are those in force now.
         caller = self._table().listeners.get(caller.name, caller)
         if not may_call(caller, to):
@@ -286,39 +288,12 @@ class Replies:
                 target=to,
             )
 
-    # -- payloads -----------------------------------------------------------------------------------------------
-
-    def _payload(self, turn: Turn, value: object) -> _Payload:
-        cls = type(value)
-        try:
-            codec = self._codecs[cls]
-        except KeyError:
-            codec = self._codecs[cls] = _codec_or_none(cls)
-        if codec is None:
-            return self._foreign_payload(turn.listener, value)
-        try:
-            return _Payload(codec.name, codec.encode_payload(value), codec)
-        except EncodeError as exc:
-            raise ValidationError(f"payload of {turn.listener.name!r}: {exc}", step="encode") from exc
-
-    def _foreign_payload(self, listener: Listener, value: object) -> _Payload:
-        """A payload that writes itself, or an element. Parsed strictly; its schema is the receiver's."""
-        to_xml = getattr(value, "to_xml", None)
-        if isinstance(value, etree._Element):
-            return self._from_root(canonical_bytes(value))
-        if not callable(to_xml) or isinstance(value, type):
-            raise HandlerError(
-                f"{listener.name!r} wants to send a {type(value).__name__}, which is neither a dataclass nor a "
-                "pydantic model, and has no to_xml()",
-                step="encode",
-            )
-        text = to_xml()
-        return self._from_root(canonical_bytes(parse_strict(text.encode() if isinstance(text, str) else text)))
+    # -- model output -------------------------------------------------------------------------------------------
 
     def _send_model_output(self, turn: Turn, raw: bytes) -> None:
         output = recover_roots(raw, self._bounds)
         repairs = list(output.repairs)
-        parts: list[tuple[str | None, _Payload]] = []
+        parts: list[tuple[str | None, Written]] = []
         for root in output.roots:
             parts += self._parts(turn, root, repairs)
         turn.state.repairs = (*turn.state.repairs, *repairs)
@@ -334,21 +309,21 @@ class Replies:
                 return
             self._send_part(turn, to, payload)
 
-    def _parts(self, turn: Turn, root: bytes, repairs: list[str]) -> list[tuple[str | None, _Payload]]:
+    def _parts(self, turn: Turn, root: bytes, repairs: list[str]) -> list[tuple[str | None, Written]]:
         """What one root of model output asks for: targets and payloads; an answer has the target ``None``."""
         if root.startswith(b"<message"):
             tree = parse_strict(root)
             if tree.tag in ("message", f"{{{envelope.ENVELOPE_NAMESPACE}}}message"):
                 to, elements = envelope.read_request(tree)
-                return [(to or "", self._from_root(element)) for element in elements]
-        payload = self._from_root(root)
+                return [(to or "", from_root(element)) for element in elements]
+        payload = from_root(root)
         payload.codec = self._expected_answer(turn, payload.name)
         if payload.codec is None:
             repairs.append(f"<{payload.name}> was dropped: it is no answer that was asked for, and names no target")
             return []
         return [(None, payload)]
 
-    def _send_part(self, turn: Turn, to: str | None, payload: _Payload) -> None:
+    def _send_part(self, turn: Turn, to: str | None, payload: Written) -> None:
         try:
             if to is None:
                 self._answer(turn, payload)
@@ -369,22 +344,4 @@ class Replies:
         parent = turn.frame.parent
         if parent is not None and parent.listener is not None:
             return parent.listener.codecs.get(name)
-        return None
-
-    def _from_root(self, root: bytes) -> _Payload:
-        """A payload from canonical bytes of a lone element; inside an envelope it must undeclare the namespace."""
-        text = root.decode()
-        end = min(i for i in (text.find(c, 1) for c in " />") if i > 0)
-        name = text[1:end]
-        if ":" in name or "xmlns" in text[: text.index(">")]:
-            raise ValidationError(f"payload <{name}> must be in no namespace", step="reply")
-        return _Payload(name, f'<{name} xmlns=""{text[end:]}', None)
-
-
-def _codec_or_none(cls: type) -> Codec[Any] | None:
-    if callable(getattr(cls, "to_xml", None)) and not hasattr(cls, "xml_value"):
-        return None  # it writes itself; a class decorated with @xmlify is written by its codec
-    try:
-        return codec_of(cls)
-    except XError:
         return None

@@ -78,6 +78,17 @@ class RoutingTable:
         """Whether a listener or a group has this name, compared in lower case."""
         return lower_name in self._taken
 
+    def group_for(self, element: str) -> str:
+        """The only broadcast group that takes this payload, for messages without a target.
+
+        Raises:
+            RoutingError: there is none, or more than one.
+        """
+        group = self._group_by_element.get(element)
+        if group is None:
+            raise RoutingError(f"no target was named, and not exactly one group takes <{element}>", step="route")
+        return group
+
     def resolve(self, to: str | None, element: str) -> tuple[Listener, ...]:
         """The listeners that get a message: one, or the members of a broadcast group.
 
@@ -89,10 +100,7 @@ class RoutingTable:
             RoutingError: there is no such target, or it does not take this payload.
         """
         if to is None:
-            group = self._group_by_element.get(element)
-            if group is None:
-                raise RoutingError(f"no target was named, and not exactly one group takes <{element}>", step="route")
-            return self.groups[group]
+            return self.groups[self.group_for(element)]
         listener = self.listeners.get(to)
         if listener is not None:
             if element in listener.codecs or listener.is_generic:

@@ -28,6 +28,7 @@ from xml_pipeline.message_bus.lane import SlotGauge
 from xml_pipeline.message_bus.lifecycle import Lifecycle, PumpState
 from xml_pipeline.message_bus.listener import Handler, Listener, RepairMode, make_generic_listener, make_listener
 from xml_pipeline.message_bus.message_state import MessageState
+from xml_pipeline.message_bus.operators import pipe
 from xml_pipeline.message_bus.patience import Patience
 from xml_pipeline.message_bus.reload import configured_listener, reload_config
 from xml_pipeline.message_bus.routing import RoutingTable
@@ -366,13 +367,14 @@ class StreamPump:
         """Send a message and yield every answer until the conversation is complete. Leaving the loop early cancels it.
 
         Args:
-            timeout: seconds without an answer.
+            timeout: seconds without an answer; also how long admission may take.
 
         Raises:
             PipelineError: what failed.
             DeadlineExceeded: no answer for ``timeout`` seconds.
         """
-        admitted = await self._admit(target, payload, from_id, thread_id, routing_table, stream=True)
+        async with Patience(timeout, f"no room for {target!r} in {timeout} s"):
+            admitted = await self._admit(target, payload, from_id, thread_id, routing_table, stream=True)
         answers = admitted.exchange.stream(timeout)
         try:
             while True:
@@ -614,8 +616,8 @@ class StreamPump:
         """
         return pipeline.build_pipeline(self, source)
 
-    def _queue_source(self) -> AsyncIterator[list[MessageState]]:
-        return self.engine.scheduler.batches()
+    def _queue_source(self) -> Any:
+        return pipeline.queue_source(self)
 
     def _repair_step(self, state: MessageState) -> MessageState:
         return self.engine.reception.repair(state)
@@ -646,6 +648,12 @@ class StreamPump:
 
     def _reinject_responses(self, batch: list[MessageState]) -> None:
         self.engine.scheduler.push(batch)
+
+    # In a pipeline of one's own these stand where they always stood, whatever operator they are given to.
+    _route_step.pipeline_stage = lambda pump: pipe.flatmap(pump._route_step)  # type: ignore[attr-defined]
+    _handle_errors.pipeline_stage = pipeline.handle_errors  # type: ignore[attr-defined]
+    _dispatch_to_handlers.pipeline_stage = pipeline.dispatch  # type: ignore[attr-defined]
+    _reinject_responses.pipeline_stage = pipeline.reinject  # type: ignore[attr-defined]
 
     def split(self, state: MessageState) -> MessageState:
         """A further message with the content of ``state``, for a `flatmap` stage of your own."""

@@ -75,6 +75,8 @@ class ThreadRegistry:
         self._conversations: dict[str, Conversation] = {}
         self._retained: OrderedDict[str, Conversation] = OrderedDict()
         self._root: Frame | None = None
+        self.held = 0
+        """Holds that have not been released; the pump's own frame is not counted."""
 
     # -- conversations ------------------------------------------------------------------------------------------
 
@@ -235,7 +237,10 @@ class ThreadRegistry:
         self._frames.pop(frame.id, None)
         conversation = frame.conversation
         conversation.frames.discard(frame)
-        conversation.holds -= frame.holds
+        if frame.holds:
+            conversation.holds -= frame.holds
+            if frame is not self._root:
+                self.held -= frame.holds
         if frame.parent is not None:
             frame.parent.open_children -= 1
 
@@ -258,7 +263,12 @@ class ThreadRegistry:
             raise KeyError(f"thread {thread_id!r} is not open")
         frame.holds += 1
         frame.conversation.holds += 1
-        return Hold(frame, reason, self.on_hold_released)
+        self.held += 1
+        return Hold(frame, reason, self._released)
+
+    def _released(self, frame: Frame) -> None:
+        self.held -= 1
+        self.on_hold_released(frame)
 
     @property
     def open_frames(self) -> int:

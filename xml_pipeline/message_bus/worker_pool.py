@@ -30,7 +30,6 @@ class Worker:
 
     __slots__ = (
         "abandoned",
-        "context",
         "deadline",
         "failure",
         "intents",
@@ -55,8 +54,6 @@ class Worker:
         """Why its handler was cancelled; its message has had its outcome then."""
         self.is_ours = True
         """Code of the pump runs, not the handler's: an error is what it says."""
-        self.context = contextvars.Context()
-        """What its handlers' contexts are copied from."""
         self.intents: Intents = []
         """The hooks that took its message, until they are told how its turn ended."""
         self.is_closed = False
@@ -89,6 +86,8 @@ class WorkerPool:
         self.limit = limit
         self.workers: set[Worker] = set()
         self.closing = False
+        self.context = contextvars.copy_context()
+        """What workers run in, and so what handlers' contexts are copied from."""
         self._run = run
         self._expired = expired
         self._given_up = given_up
@@ -107,7 +106,9 @@ class WorkerPool:
         if len(self.workers) < self.limit and not self.closing:
             worker = Worker()
             self.workers.add(worker)
-            worker.task = asyncio.get_running_loop().create_task(self._run(worker))
+            loop = asyncio.get_running_loop()
+            # Not in the context of whoever happened to bring the work.
+            worker.task = loop.create_task(self._run(worker), context=self.context.copy())
             worker.task.add_done_callback(self._ended)
 
     @property

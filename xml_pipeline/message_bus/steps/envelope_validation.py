@@ -33,6 +33,7 @@ def validate_envelope(state: MessageState) -> MessageState:
     schema = envelope_schema()
     if not schema.validate(tree):
         raise ValidationError(f"invalid envelope\n{schema_errors(schema, tree)}")
+    state.envelope_is_valid = True
     return state
 
 

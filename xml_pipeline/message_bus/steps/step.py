@@ -95,6 +95,7 @@ def step(function: Step, name: str = "") -> AsyncStep:
 
     twin.__name__ = twin.__qualname__ = name or f"{_name(function)}_step"
     twin.__module__ = getattr(function, "__module__", __name__)
+    twin.plain = function  # type: ignore[attr-defined]  # for pipelines, which need not await what never waits
     twin.__doc__ = f"``{_name(function)}`` as a coroutine function. Never raises: a failure is in the state it returns."
     return twin
 
