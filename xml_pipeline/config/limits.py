@@ -29,9 +29,7 @@ class LimitFields(StrictModel):
     max_queue_per_listener: Count = Field(default=1_000, description="Messages from outside that may wait per target.")
     max_hops: Count = Field(default=64, description="How deep calls may nest in one conversation.")
     max_turns: Count = Field(default=1_000, description="Handler calls on one frame.")
-    max_fan_out: Count = Field(
-        default=1_000, description="Payloads in one message, and messages in one return value."
-    )
+    max_fan_out: Count = Field(default=1_000, description="Payloads in one message, and messages in one return value.")
     max_message_bytes: Count = Field(default=1_048_576, description="Size of one message in bytes.")
     max_element_depth: Count = Field(default=100, description="How deep XML elements may nest.")
     max_elements: Count = Field(default=50_000, description="XML elements in one message.")
