@@ -280,7 +280,7 @@ class _Split:
             return False
 
 
-def _expansion(function: Expansion) -> Callable[[Batch], Batch]:
+def expansion(function: Expansion) -> Callable[[Batch], Batch]:
     """A function from one message to several, over a batch."""
     name = getattr(function, "__name__", "flatmap")
 
@@ -390,7 +390,7 @@ class stream:  # noqa: N801, aiostream's name
             function = current_runtime().get(Reception).fan_out
         elif inspect.isasyncgenfunction(function) or _is_async(function):
             raise TypeError("flatmap takes a plain function; a stage that must await is a map")
-        return map_batches(source, _expansion(function))
+        return map_batches(source, expansion(function))
 
     @staticmethod
     def timeout(source: BatchStream, seconds: float) -> Any:

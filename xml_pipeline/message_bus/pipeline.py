@@ -10,12 +10,12 @@ from aiostream import pipable_operator, streamcontext
 from aiostream.core import Stream
 
 from xml_pipeline.message_bus.message_state import MessageState
-from xml_pipeline.message_bus.operators import map_batches, pipe, stream
+from xml_pipeline.message_bus.operators import expansion, map_batches, pipe, stream
 
 if TYPE_CHECKING:
     from xml_pipeline.message_bus.stream_pump import StreamPump
 
-__all__ = ["build_pipeline", "dispatch", "drive", "handle_errors", "queue_source", "reinject"]
+__all__ = ["build_pipeline", "dispatch", "drive", "handle_errors", "queue_source", "reinject", "route"]
 
 
 def build_pipeline(pump: StreamPump, source: AsyncIterable[list[MessageState]]) -> Any:
@@ -32,7 +32,7 @@ def build_pipeline(pump: StreamPump, source: AsyncIterable[list[MessageState]]) 
         | pipe.map(pump._thread_assignment_step)
         | pipe.flatmap(pump._fan_out_step)
         | pipe.map(pump._validate_and_deserialize)
-        | pipe.flatmap(pump._route_step)
+        | route(pump)
         | handle_errors(pump)
         | dispatch(pump)
         | reinject(pump)
@@ -57,6 +57,11 @@ async def drive(pump: StreamPump) -> None:
     async with streamcontext(stages) as streamer:
         async for _ in streamer:
             pass
+
+
+def route(pump: StreamPump) -> Callable[[Any], Any]:
+    """Decide who gets each message; one for a group becomes several."""
+    return lambda source: map_batches(source, expansion(pump._route_step))
 
 
 def handle_errors(pump: StreamPump) -> Callable[[Any], Any]:

@@ -28,7 +28,6 @@ from xml_pipeline.message_bus.lane import SlotGauge
 from xml_pipeline.message_bus.lifecycle import Lifecycle, PumpState
 from xml_pipeline.message_bus.listener import Handler, Listener, RepairMode, make_generic_listener, make_listener
 from xml_pipeline.message_bus.message_state import MessageState
-from xml_pipeline.message_bus.operators import pipe
 from xml_pipeline.message_bus.patience import Patience
 from xml_pipeline.message_bus.reload import configured_listener, reload_config
 from xml_pipeline.message_bus.routing import RoutingTable
@@ -650,7 +649,7 @@ class StreamPump:
         self.engine.scheduler.push(batch)
 
     # In a pipeline of one's own these stand where they always stood, whatever operator they are given to.
-    _route_step.pipeline_stage = lambda pump: pipe.flatmap(pump._route_step)  # type: ignore[attr-defined]
+    _route_step.pipeline_stage = pipeline.route  # type: ignore[attr-defined]
     _handle_errors.pipeline_stage = pipeline.handle_errors  # type: ignore[attr-defined]
     _dispatch_to_handlers.pipeline_stage = pipeline.dispatch  # type: ignore[attr-defined]
     _reinject_responses.pipeline_stage = pipeline.reinject  # type: ignore[attr-defined]
