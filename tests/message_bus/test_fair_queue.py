@@ -19,7 +19,12 @@ class Model:
         self.started, self.fresh = [], []
 
     def push(self, key, item, started):
-        lines = self.started if started and self.depth_first else self.fresh
+        lines = self.fresh
+        if self.depth_first and (started or key in [known for known, _ in self.started]):
+            lines = self.started
+            for line in [line for line in self.fresh if line[0] == key]:  # what came before stays before
+                self.fresh.remove(line)
+                self.started.append(line)
         for known, items in lines:
             if known == key:
                 items.append(item)

@@ -148,7 +148,8 @@ class Replies:
         try:
             return self._writer.write(value)
         except TypeError as exc:
-            raise HandlerError(f"{turn.listener.name!r}: {exc}", step="encode") from exc
+            what = type(value).__name__
+            raise HandlerError(f"{turn.listener.name!r} wants to send a {what}: {exc}", step="encode") from exc
 
     def _route(self, turn: Turn, response: HandlerResponse, payload: Written) -> None:
         to = response.to if response.to is not None else self._table().group_for(payload.name)
