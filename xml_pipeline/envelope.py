@@ -261,6 +261,11 @@ def extract_meta(envelope: _Element) -> dict[str, str | None]:
     return {"from_id": sender, "to_id": to, "thread_id": thread}
 
 
+def extensions(root: _Element) -> list[_Element]:
+    """The extension elements in the ``meta`` of an envelope that is valid."""
+    return [child for child in root[0] if child.tag not in (_FROM, _TO, _THREAD)]
+
+
 def payload_elements(root: _Element) -> list[_Element]:
     """The payloads of an envelope in document order: every child element but ``meta``."""
     return [child for child in root if isinstance(child.tag, str) and child.tag != _META]

@@ -76,6 +76,50 @@ async def test_from_outside_a_group_is_addressed_by_name_or_by_a_class_that_only
     assert len({metadata.thread_id for metadata in left.metadata + right.metadata}) == 4
 
 
+@pytest.mark.parametrize(("is_agent", "peers"), [(False, None), (False, ["crowd"]), (True, ["crowd"])])
+async def test_a_handler_reaches_the_only_group_of_a_class_without_a_name(
+    is_agent: bool, peers: list[str] | None
+) -> None:
+    caller = Recorder(lambda message, _: HandlerResponse(Ask(), None, tag="t") if isinstance(message, Note) else None)
+    pump = StreamPump()
+    pump.register("caller", caller, (Note, Reply), agent=is_agent, peers=peers)
+    crowd(pump, left=says("left"), right=says("right"))
+    async with audited(pump) as audit:
+        await pump.inject("caller", Note())
+        await audit.idle()
+    assert {message.text for message in caller.payloads[1:]} == {"left", "right"}
+    assert {(metadata.from_id, metadata.tag) for metadata in caller.metadata[1:]} == {("crowd", "t")}
+
+
+async def test_a_handler_without_the_peer_does_not_reach_the_only_group() -> None:
+    left = says("left")
+    agent = Recorder(lambda message, _: HandlerResponse(Ask(), None) if isinstance(message, Note) else None)
+    pump = StreamPump()
+    pump.register("agent", agent, Note, agent=True, peers=["elsewhere"])
+    crowd(pump, left=left)
+    async with audited(pump) as audit:
+        await pump.inject("agent", Note())
+        await audit.idle()
+    assert not left.seen
+    assert [text_of(message) for message in agent.payloads[1:]] == ["routing"]
+
+
+@pytest.mark.parametrize("to", [None, 7, b"crowd", ["crowd"], ""])
+async def test_a_message_of_a_handler_that_names_nobody_is_a_routing_error(to: Any) -> None:
+    """Also without a name: no group, or more than one, takes the class."""
+    agent = Recorder(lambda message, _: HandlerResponse(message, to, tag="t") if hasattr(message, "text") else None)
+    pump = StreamPump()
+    pump.register("agent", agent, (Note, Ask), agent=True, peers=["crowd", "mob"])
+    pump.register("mob.one", says("mob"), Ask, broadcast=True)
+    crowd(pump, left=says("left"))
+    async with audited(pump) as audit:
+        for payload in (Note(), Ask()):
+            await pump.inject("agent", payload)
+        await audit.idle()
+    told = [(text_of(message), metadata.tag) for message, metadata in agent.seen if hasattr(message, "code")]
+    assert told == [("routing", "t")] * 2
+
+
 async def test_a_class_that_two_groups_take_needs_a_name() -> None:
     pump = StreamPump()
     pump.register("a.x", says("a"), Ask, broadcast=True)

@@ -11,11 +11,12 @@ import weakref
 import pytest
 
 from xml_pipeline.errors import ConversationCancelled, HandlerError, RoutingError
+from xml_pipeline.message_bus.events import MessageReceivedEvent
 from xml_pipeline.message_bus.message_state import HandlerResponse, SystemError
 from xml_pipeline.message_bus.stream_pump import StreamPump
 from xml_pipeline.message_bus.thread_registry import get_registry
 
-from .pump_kit import Ask, Gate, Other, Reply, echo, guard, quiesce, running, silent
+from .pump_kit import Ask, Gate, Other, Reply, echo, guard, quiesce, running, silent, until
 
 # -- what may be a handler
 
@@ -538,3 +539,79 @@ async def test_a_handler_may_wait_for_its_own_pump_to_answer_somebody_else():
     pump.register("tool", echo, Ask)
     async with running(pump), guard():
         assert await pump.request("waits", Ask()) == Reply("x")
+
+
+async def test_a_task_that_a_handler_left_behind_lends_nobodys_slot():
+    """It waits for the pump when its own turn is over and another listener's handler has the worker."""
+    gate, left_behind = Gate(), []
+    begin = asyncio.Event()
+    pump = StreamPump(max_concurrent_handlers=1)
+
+    async def spawn(payload, metadata):
+        async def later():
+            await begin.wait()
+            return await pump.request("tool", Ask("late"))
+
+        left_behind.append(asyncio.create_task(later()))
+        return HandlerResponse.respond(Reply())
+
+    pump.register("spawn", spawn, Ask)
+    pump.register("tool", echo, Ask)
+    pump.register("one", gate, Ask, agent=True, concurrency=1)
+    async with running(pump):
+        await pump.request("spawn", Ask())
+        asking = [asyncio.create_task(pump.request("one", Ask(str(number)))) for number in range(3)]
+        await gate.until_begun(1)
+        begin.set()
+        await quiesce(200)
+        assert gate.begun == ["0"]
+        assert pump.statistics().running == 1
+        gate.open()
+        assert await asyncio.gather(*asking) == [Reply(str(number)) for number in range(3)]
+        assert await left_behind[0] == Reply("late")
+    assert gate.most == 1
+
+
+async def test_a_callback_that_a_handler_subscribed_lends_nobodys_slot():
+    """It runs in the context it was subscribed in: that handler's."""
+    gate, answers = Gate(), []
+    pump = StreamPump(max_concurrent_handlers=1)
+
+    async def watch(event):
+        if isinstance(event, MessageReceivedEvent) and event.to_id == "one" and not answers:
+            answers.append("")
+            answers.append(await pump.request("tool", Ask("asked")))
+
+    async def subscribe(payload, metadata):
+        pump.subscribe_events(watch)
+        return HandlerResponse.respond(Reply())
+
+    pump.register("subscribe", subscribe, Ask)
+    pump.register("tool", echo, Ask)
+    pump.register("one", gate, Ask, agent=True, concurrency=1)
+    async with running(pump):
+        await pump.request("subscribe", Ask())
+        asking = [asyncio.create_task(pump.request("one", Ask(str(number)))) for number in range(3)]
+        await gate.until_begun(1)
+        await until(lambda: answers)
+        await quiesce(200)
+        assert gate.begun == ["0"]
+        gate.open()
+        await asyncio.gather(*asking)
+        await until(lambda: len(answers) == 2)
+    assert gate.most == 1
+    assert answers[1] == Reply("asked")
+
+
+async def test_a_task_of_a_running_handler_lends_that_handlers_slot():
+    pump = StreamPump(max_concurrent_handlers=1)
+
+    async def outer(payload, metadata):
+        asking = [asyncio.create_task(pump.request("tool", Ask(str(number)), timeout=5)) for number in range(5)]
+        return HandlerResponse.respond(Reply("".join([answer.text for answer in await asyncio.gather(*asking)])))
+
+    pump.register("outer", outer, Ask)
+    pump.register("tool", echo, Ask)
+    async with running(pump):
+        assert await pump.request("outer", Ask()) == Reply("01234")
+        assert await pump.request("outer", Ask()) == Reply("01234")

@@ -7,11 +7,11 @@ import contextlib
 
 import pytest
 
-from xml_pipeline.errors import PipelineError
+from xml_pipeline.errors import DeadlineExceeded, HandlerError, PipelineError
 from xml_pipeline.message_bus.message_state import HandlerResponse, SystemError
 from xml_pipeline.message_bus.stream_pump import StreamPump
 
-from .pump_kit import Ask, Gate, Other, Reply, echo, guard, quiesce, running, silent, until
+from .pump_kit import GUARD, Ask, Gate, Other, Reply, echo, guard, quiesce, running, silent, until
 
 
 class Recorder:
@@ -580,3 +580,128 @@ async def test_hooks_need_only_the_methods_they_want():
         thread = await pump.inject("tool", Ask())
         assert await pump.wait(thread) == Reply()
     assert told == [thread]
+
+
+# -- hooks that take their time
+
+
+class Asking(Recorder):
+    """Asks its own pump in one of its calls, whenever that is about the tool."""
+
+    def __init__(self, pump, where):
+        super().__init__()
+        self._pump, self._where, self.answers = pump, where, []
+
+    async def _ask(self, where, about):
+        if where == self._where and about.startswith("tool"):
+            self.answers.append(await self._pump.request("audit", Ask(where), timeout=5))
+
+    async def on_intent(self, *, thread_id, from_id, to_id, payload_type, payload_bytes):
+        await self._ask("on_intent", to_id)
+        return await super().on_intent(
+            thread_id=thread_id, from_id=from_id, to_id=to_id, payload_type=payload_type, payload_bytes=payload_bytes
+        )
+
+    async def on_dispatched(self, entry_id):
+        await self._ask("on_dispatched", entry_id)
+        await super().on_dispatched(entry_id)
+
+    async def on_acknowledged(self, entry_id):
+        await self._ask("on_acknowledged", entry_id)
+        await super().on_acknowledged(entry_id)
+
+    async def on_failed(self, entry_id, error):
+        await self._ask("on_failed", entry_id)
+        await super().on_failed(entry_id, error)
+
+
+@pytest.mark.parametrize("where", ["on_intent", "on_dispatched", "on_acknowledged", "on_failed"])
+async def test_a_hook_may_ask_its_own_pump(where):
+    """There is one slot in all, and the message that it is about has it."""
+    pump = StreamPump(max_concurrent_handlers=1)
+
+    async def tool(payload, metadata):
+        if where == "on_failed":
+            raise ValueError
+        return HandlerResponse.respond(Reply(payload.text))
+
+    pump.register("tool", tool, Ask, concurrency=1)
+    pump.register("audit", echo, Ask)
+    hook = Asking(pump, where)
+    async with running(pump):
+        pump.register_dispatch_hook(hook)
+        for number in range(3):
+            (answer,) = await asyncio.gather(pump.request("tool", Ask(str(number))), return_exceptions=True)
+            assert isinstance(answer, PipelineError) if where == "on_failed" else answer == Reply(str(number))
+        await until(lambda: len(hook.answers) == 3)
+        await pump.wait_idle()
+        pump.unregister_dispatch_hook(hook)
+        gate = Gate()
+        pump.register("gate", gate, Ask)
+        asking = [asyncio.create_task(pump.request("gate", Ask())) for _ in range(3)]
+        await gate.until_begun(1)
+        await quiesce()
+        assert gate.running == 1  # what was lent has been given back
+        gate.open()
+        await asyncio.gather(*asking)
+    assert hook.answers == [Reply(where)] * 3
+
+
+async def test_the_listeners_time_counts_from_before_on_intent():
+    """A hook that never ends costs a message its time, and no slot."""
+    never = asyncio.Event()
+    begun = []
+    pump = StreamPump(max_concurrent_handlers=1)
+
+    async def tool(payload, metadata):
+        begun.append(payload.text)
+        return HandlerResponse.respond(Reply(payload.text))
+
+    class Stuck:
+        async def on_intent(self, *, payload_bytes, **fields):
+            if b"stuck" in payload_bytes:
+                await never.wait()
+            return "entry"
+
+    pump.register("tool", tool, Ask, timeout=0.03)
+    async with running(pump):
+        pump.register_dispatch_hook(Stuck())
+        for _ in range(2):
+            with pytest.raises(DeadlineExceeded) as caught:
+                await pump.request("tool", Ask("stuck"), timeout=GUARD / 2)
+            assert "'tool'" in caught.value.detail
+        assert await pump.request("tool", Ask("x"), timeout=GUARD / 2) == Reply("x")
+        assert pump.statistics().running == 0
+    assert begun == ["x"]
+
+
+@pytest.mark.parametrize("where", ["on_acknowledged", "on_failed"])
+async def test_a_hook_that_never_ends_costs_no_slot(where, monkeypatch, caplog):
+    monkeypatch.setattr("xml_pipeline.message_bus.dispatch._HOOK_PATIENCE", 0.02)
+    never = asyncio.Event()
+    pump = StreamPump(max_concurrent_handlers=1)
+
+    async def tool(payload, metadata):
+        if where == "on_failed":
+            raise ValueError
+        return HandlerResponse.respond(Reply(payload.text))
+
+    class Stuck(Recorder):
+        async def on_acknowledged(self, entry_id):
+            await never.wait()
+
+        async def on_failed(self, entry_id, error):
+            await never.wait()
+
+    pump.register("tool", tool, Ask)
+    async with running(pump):
+        hook = Stuck()
+        pump.register_dispatch_hook(hook)
+        for _ in range(3):
+            (answer,) = await asyncio.gather(
+                pump.request("tool", Ask("x"), timeout=GUARD / 2), return_exceptions=True
+            )
+            assert isinstance(answer, HandlerError) if where == "on_failed" else answer == Reply("x")
+        await until(lambda: len([entry for entry in hook.log if entry[0] == "complete"]) == 3)
+        assert pump.statistics().running == 0
+    assert "hooks did not end" in caplog.text

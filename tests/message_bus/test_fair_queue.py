@@ -104,6 +104,15 @@ def test_started_keys_go_first_and_to_their_end_when_depth_first():
     assert list(queue.drain()) == ["b1", "b2", "c1", "a1"]
 
 
+def test_a_key_that_starts_takes_what_it_had_before_along():
+    queue = FairQueue(depth_first=True)
+    for key, item, started in [("a", "a1", False), ("a", "a2", False), ("b", "b1", False), ("a", "a3", True)]:
+        queue.push(key, item, started)
+    queue.push("a", "a4", False)
+    assert len(queue) == 5
+    assert list(queue.drain()) == ["a1", "a2", "a3", "a4", "b1"]
+
+
 def test_pop_of_an_empty_queue():
     with pytest.raises(IndexError):
         FairQueue().pop()

@@ -466,3 +466,28 @@ async def test_a_slow_member_holds_up_no_other_member():
         assert gate.ended == []
         assert got == [str(number) for number in range(10)]
         gate.open()
+
+
+@pytest.mark.parametrize("scheduling", ["breadth-first", "depth-first"])
+async def test_messages_of_one_conversation_are_handled_in_the_order_they_were_sent(scheduling):
+    """Some are sent before its first one starts, some afterwards; more than fit into the stages at once."""
+    gate, got = Gate(), []
+    pump = StreamPump(thread_scheduling=scheduling)
+
+    async def note(payload, metadata):
+        got.append(int(payload.text))
+        if payload.text == "0":
+            await gate(payload, metadata)
+
+    pump.register("tool", note, Ask, concurrency=1)
+    async with running(pump):
+        thread = await pump.inject("tool", Ask("0"))
+        for number in range(1, 100):
+            await pump.inject("tool", Ask(str(number)), thread_id=thread)
+        await gate.until_begun(1)
+        await quiesce(100)
+        for number in range(100, 110):
+            await pump.inject("tool", Ask(str(number)), thread_id=thread)
+        gate.open()
+        await pump.wait_idle()
+    assert got == list(range(110))

@@ -8,9 +8,9 @@ import itertools
 
 import pytest
 
-from xml_pipeline.errors import ConversationCancelled, PumpStopped
+from xml_pipeline.errors import ConversationCancelled, NoAnswer, PumpStopped
 from xml_pipeline.message_bus.message_state import HandlerResponse
-from xml_pipeline.message_bus.stream_pump import StreamPump, get_stream_pump, reset_stream_pump
+from xml_pipeline.message_bus.stream_pump import StreamPump, get_stream_pump, reset_stream_pump, set_stream_pump
 
 from .pump_kit import Ask, Gate, Other, Reply, echo, guard, quiesce, running, silent
 
@@ -89,7 +89,9 @@ async def test_every_order_ends_in_a_stopped_pump_and_one_outcome_per_message(or
         for verb in order:
             match verb:
                 case "start":
-                    await pump.start()
+                    stopped = "shutdown" in order[: order.index("start")]
+                    with pytest.raises(PumpStopped) if stopped else contextlib.nullcontext():
+                        await pump.start()
                 case "run":
                     tasks.append(asyncio.create_task(pump.run()))
                     await quiesce(5)
@@ -326,6 +328,80 @@ async def test_a_deadline_with_500_queued_and_20_running_gives_everybody_an_outc
     assert len(killed) >= 520
 
 
+def holding():
+    """A pump whose listener goes on waiting for something elsewhere when its handler has returned."""
+    holds = []
+    held = asyncio.Event()
+    pump = StreamPump()
+
+    async def hold(payload, metadata):
+        holds.append(pump.engine.registry.hold(metadata.thread_id, "a call to elsewhere"))
+        held.set()
+
+    pump.register("holder", hold, Ask)
+    return pump, holds, held
+
+
+async def asked_by_request(pump):
+    return await pump.request("holder", Ask())
+
+
+async def asked_by_stream(pump):
+    return [answer async for answer in pump.stream("holder", Ask())]
+
+
+async def asked_by_wait(pump):
+    return await pump.wait(await pump.inject("holder", Ask()))
+
+
+@pytest.mark.parametrize("ask", [asked_by_request, asked_by_stream, asked_by_wait])
+@pytest.mark.parametrize("timeout", [0.0, 0.02])
+async def test_a_shutdown_tells_whoever_waits_on_a_held_conversation(ask, timeout):
+    """Nothing of it is queued or running, and yet somebody waits."""
+    pump, _, held = holding()
+    events = []
+    pump.subscribe_events(events.append)
+    async with running(pump):
+        asking = asyncio.create_task(ask(pump))
+        await held.wait()
+        await pump.wait_idle()
+        report = await pump.shutdown(timeout)
+        assert not report.drained
+        with pytest.raises(PumpStopped):
+            await asking
+    statistics = pump.statistics()
+    assert (statistics.open_conversations, statistics.open_frames) == (1, 1)  # the pump's own
+    assert [event.status for event in events if getattr(event, "status", "") == "killed"] == ["killed"]
+
+
+async def test_draining_waits_until_what_is_held_is_released():
+    pump, holds, held = holding()
+    async with running(pump):
+        asking = asyncio.create_task(asked_by_request(pump))
+        await held.wait()
+        stopping = asyncio.create_task(pump.shutdown(3600))
+        await quiesce()
+        assert not stopping.done()
+        assert not asking.done()
+        holds[0].release()
+        assert (await stopping).drained
+        with pytest.raises(NoAnswer):
+            await asking
+
+
+async def test_a_hold_that_is_released_after_the_pump_stopped_changes_nothing():
+    pump, holds, held = holding()
+    async with running(pump):
+        asking = asyncio.create_task(asked_by_request(pump))
+        await held.wait()
+        await pump.shutdown(0.0)
+        await asyncio.gather(asking, return_exceptions=True)
+        before = pump.statistics()
+        holds[0].release()
+        await quiesce()
+        assert pump.statistics() == before
+
+
 async def test_calls_below_a_cancelled_conversation_are_cancelled_too():
     gate = Gate()
     pump = StreamPump(max_concurrent_handlers=2)
@@ -515,7 +591,7 @@ async def test_a_stopped_pump_is_no_longer_the_main_one():
 async def test_stopping_one_pump_leaves_another_main_pump_alone():
     first, second = make(), make()
     async with running(first), running(second):
-        assert get_stream_pump() is second
+        set_stream_pump(second)
         await first.shutdown()
         assert get_stream_pump() is second
         assert await second.request("tool", Ask("x")) == Reply("x")

@@ -5,15 +5,28 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 from collections import Counter
+from uuid import uuid4
 
 import pytest
 from aiostream import pipable_operator, streamcontext
 
 from xml_pipeline.envelope import message_text
-from xml_pipeline.errors import ConversationCancelled, DeadlineExceeded, PipelineError, ValidationError
+from xml_pipeline.errors import (
+    ConversationCancelled,
+    DeadlineExceeded,
+    HandlerError,
+    PipelineError,
+    RoutingError,
+    ValidationError,
+)
 from xml_pipeline.message_bus.message_state import HandlerResponse
 from xml_pipeline.message_bus.operators import pipe, stream
-from xml_pipeline.message_bus.stream_pump import StreamPump
+from xml_pipeline.message_bus.steps.c14n import c14n_step
+from xml_pipeline.message_bus.steps.envelope_validation import envelope_validation_step
+from xml_pipeline.message_bus.steps.payload_extraction import payload_extraction_step
+from xml_pipeline.message_bus.steps.repair import repair_step
+from xml_pipeline.message_bus.steps.thread_assignment import thread_assignment_step
+from xml_pipeline.message_bus.stream_pump import StreamPump, extract_payloads
 
 from .pump_kit import Ask, Gate, Other, Reply, echo, guard, quiesce, running, silent, until
 
@@ -234,6 +247,303 @@ async def test_spaced_out_messages_all_arrive():
             await pump.inject("tool", Ask(str(number)))
         await pump.wait_idle()
     assert got == [str(number) for number in range(30)]
+
+
+# -- the whole sentence, as users' programs write it
+
+
+class TheirSentence(StreamPump):
+    """The pipeline as it stands in users' programs; only the import of the operators is another."""
+
+    def build_pipeline(self, source):
+        return (
+            stream.iterate(source)
+            | pipe.map(repair_step)
+            | pipe.map(c14n_step)
+            | pipe.map(envelope_validation_step)
+            | pipe.map(payload_extraction_step)
+            | pipe.map(thread_assignment_step)
+            | pipe.flatmap(extract_payloads)
+            | pipe.map(self._validate_and_deserialize)
+            | pipe.map(self._route_step)
+            | pipe.action(self._handle_errors)
+            | pipe.filter(lambda s: s.error is None and s.target_listeners)
+            | pipe.flatmap(self._dispatch_to_handlers, task_limit=20)
+            | pipe.action(self._reinject_responses)
+        )
+
+
+def their_stages(pump):
+    """The same stages one by one, to put others between them."""
+    return [
+        pipe.map(repair_step),
+        pipe.map(c14n_step),
+        pipe.map(envelope_validation_step),
+        pipe.map(payload_extraction_step),
+        pipe.map(thread_assignment_step),
+        pipe.flatmap(extract_payloads),
+        pipe.map(pump._validate_and_deserialize),
+        pipe.map(pump._route_step),
+        pipe.action(pump._handle_errors),
+        pipe.filter(lambda s: s.error is None and s.target_listeners),
+        pipe.flatmap(pump._dispatch_to_handlers, task_limit=20),
+        pipe.action(pump._reinject_responses),
+    ]
+
+
+def tapped(place, *stages):
+    """A pump with that sentence and further stages before the one with this number."""
+
+    class Tapped(StreamPump):
+        def build_pipeline(self, source):
+            sentence = their_stages(self)
+            sentence[place:place] = stages
+            flow = stream.iterate(source)
+            for stage in sentence:
+                flow = flow | stage
+            return flow
+
+    return Tapped()
+
+
+def populate(pump):
+    """One listener of every kind that matters to the stages: tools, an agent, a group, and some that fail."""
+
+    async def front(payload, metadata):
+        if isinstance(payload, Ask):
+            return HandlerResponse(Other(20), "double")
+        return HandlerResponse.respond(Reply(f"it is {payload.number}"))
+
+    async def double(payload, metadata):
+        return HandlerResponse.respond(Other(2 * payload.number))
+
+    async def crash(payload, metadata):
+        raise RuntimeError("no")
+
+    async def astray(payload, metadata):
+        if isinstance(payload, Ask):
+            return HandlerResponse(Ask(), "nobody")
+        return HandlerResponse.respond(Reply(payload.code))
+
+    async def one(payload, metadata):
+        return HandlerResponse.respond(Reply(f"one of {metadata.group_size}"))
+
+    async def two(payload, metadata):
+        return HandlerResponse.respond(Reply(f"two of {metadata.group_size}"))
+
+    pump.register("tool", echo, Ask)
+    pump.register("front", front, Ask, agent=True, peers=["double"])
+    pump.register("double", double, Other)
+    pump.register("crash", crash, Ask)
+    pump.register("astray", astray, Ask, agent=True, peers=["nobody"])
+    pump.register("crowd.one", one, Ask, broadcast=True)
+    pump.register("crowd.two", two, Ask, broadcast=True)
+    return pump
+
+
+def two_payloads():
+    raw = message_text(
+        '<Ask xmlns=""><Text>first</Text></Ask><Ask xmlns=""><Text>second</Text></Ask>', "external", "tool", str(uuid4())
+    )
+    return raw if isinstance(raw, bytes) else raw.encode()
+
+
+async def does_everything(pump):
+    """Requests, calls, several payloads in one envelope, a group, and errors of each stage; each has its end."""
+    assert await pump.request("tool", Ask("x"), timeout=5) == Reply("x")
+    assert await pump.request("front", Ask(), timeout=5) == Reply("it is 40")
+    assert {answer.text async for answer in pump.stream(two_payloads(), None, timeout=5)} == {"first", "second"}
+    assert {answer.text async for answer in pump.stream("crowd", Ask(), timeout=5)} == {"one of 2", "two of 2"}
+    assert await pump.request("astray", Ask(), timeout=5) == Reply("routing")
+    for target, payload, error in [
+        ("crash", Ask(), HandlerError),
+        ("nobody", Ask(), RoutingError),
+        ("tool", Other(), RoutingError),
+        (b"<message>cut off", None, ValidationError),
+    ]:
+        with pytest.raises(error):
+            await pump.request(target, payload, timeout=5)
+    answers = await asyncio.gather(*(pump.request("tool", Ask(str(number)), timeout=5) for number in range(200)))
+    assert answers == [Reply(str(number)) for number in range(200)]
+    await pump.wait_idle()
+    statistics = pump.statistics()
+    assert statistics.accepted == sum(statistics.outcomes.values())
+    assert (statistics.in_flight, pump.queue.inside, statistics.open_conversations) == (0, 0, 1)  # the pump's own
+
+
+async def test_the_sentence_of_users_programs_runs_with_only_the_import_changed(caplog):
+    pump = populate(TheirSentence())
+    async with running(pump):
+        await does_everything(pump)
+    assert "does not validate" not in caplog.text
+    assert "broke the pipeline" not in caplog.text
+
+
+async def test_a_message_is_handled_once_by_that_sentence():
+    """Dispatch and re-injection stand in it once each: nothing is answered twice, nothing is counted twice."""
+    handled = Counter()
+
+    async def note(payload, metadata):
+        handled[payload.text] += 1
+        return HandlerResponse.respond(Reply(payload.text))
+
+    pump = TheirSentence()
+    pump.register("tool", note, Ask)
+    async with running(pump):
+        before = pump.statistics().accepted
+        for number in range(20):
+            answers = [answer.text async for answer in pump.stream("tool", Ask(str(number)), timeout=5)]
+            assert answers == [str(number)]
+        assert pump.statistics().accepted - before == 40
+    assert set(handled.values()) == {1}
+
+
+TAPS = {
+    "action": lambda seen: pipe.action(seen.append),
+    "map": lambda seen: pipe.map(lambda state: seen.append(state) or state),
+    "async action": lambda seen: pipe.action(_later(seen.append)),
+    "filter": lambda seen: pipe.filter(lambda state: seen.append(state) or True),
+    "flatmap": lambda seen: pipe.flatmap(lambda state: seen.append(state) or [state]),
+}
+
+
+def _later(function):
+    async def call(state):
+        await asyncio.sleep(0)
+        function(state)
+
+    return call
+
+
+@pytest.mark.parametrize("place", range(13))
+async def test_a_tap_anywhere_in_that_sentence_sees_the_messages_and_changes_nothing(place):
+    seen = []
+    pump = populate(tapped(place, pipe.action(seen.append)))
+    async with running(pump):
+        await does_everything(pump)
+    assert {"tool", "double", "crowd"} <= {state.from_id for state in seen}
+    # Behind the dispatch stage, what flows are the messages that handlers sent.
+    assert any(external(state) for state in seen) is (place < 11)
+
+
+@pytest.mark.parametrize("kind", TAPS)
+@pytest.mark.parametrize("place", [0, 5, 8, 11, 12])
+async def test_every_kind_of_tap(kind, place):
+    seen = []
+    pump = populate(tapped(place, TAPS[kind](seen)))
+    async with running(pump):
+        await does_everything(pump)
+    assert seen
+
+
+async def test_a_tap_in_front_of_all_stages():
+    seen = []
+
+    class Tapped(StreamPump):
+        def build_pipeline(self, source):
+            return super().build_pipeline(source | pipe.action(lambda state: seen.append(state.from_id)))
+
+    pump = populate(Tapped())
+    async with running(pump):
+        await does_everything(pump)
+    assert {"external", "tool", "double"} <= set(seen)
+
+
+async def test_a_tap_behind_all_stages():
+    seen = []
+
+    class Tapped(StreamPump):
+        def build_pipeline(self, source):
+            return super().build_pipeline(source) | pipe.action(lambda state: seen.append(state.from_id))
+
+    pump = populate(Tapped())
+    async with running(pump):
+        await does_everything(pump)
+    assert {"tool", "double", "crowd"} <= set(seen)
+    assert "external" not in seen
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["_validate_and_deserialize", "_route_step", "_handle_errors", "_dispatch_to_handlers", "_reinject_responses"],
+)
+async def test_a_stage_that_is_overridden_is_the_one_in_that_sentence(name):
+    """Written out or not, the sentence takes its stages from the pump: a subclass may override any of them."""
+    passed = []
+
+    def wrapped(self, argument):
+        passed.append(argument)
+        return getattr(super(custom, self), name)(argument)
+
+    wrapped.__name__ = name
+    custom = type("Custom", (TheirSentence,), {name: wrapped})
+    pump = populate(custom())
+    async with running(pump):
+        await does_everything(pump)
+    assert passed
+
+
+# -- leaving validation out
+
+
+UNCHECKED = "does not validate"
+
+
+def valid_as_it_is(state):
+    return state
+
+
+class WithoutEnvelopeValidation(StreamPump):
+    _envelope_validation_step = staticmethod(valid_as_it_is)
+
+
+class SentenceWithoutEnvelopeValidation(StreamPump):
+    def build_pipeline(self, source):
+        flow = stream.iterate(source)
+        for stage in [*their_stages(self)[:2], *their_stages(self)[3:]]:
+            flow = flow | stage
+        return flow
+
+
+class WithoutPayloadValidation(StreamPump):
+    def _validate_and_deserialize(self, state):
+        if state.listener is None and not state.is_answer:
+            state.listener = self.listeners[state.to_id]
+            state.frame.listener = state.listener
+        state.payload = Ask(state.payload_tree.findtext("Text"))
+        return state
+
+
+@pytest.mark.parametrize(
+    ("kind", "what"),
+    [
+        (WithoutEnvelopeValidation, "envelopes"),
+        (SentenceWithoutEnvelopeValidation, "envelopes"),
+        (WithoutPayloadValidation, "payloads"),
+    ],
+)
+async def test_leaving_validation_out_is_logged_once_and_loudly(kind, what, caplog):
+    pump = kind()
+    pump.register("tool", silent, Ask)
+    async with running(pump):
+        for _ in range(3):
+            await pump.inject("tool", Ask())
+        await pump.wait_idle()
+    said = [record for record in caplog.records if UNCHECKED in record.getMessage()]
+    assert len(said) == 1
+    assert what in said[0].getMessage()
+    assert said[0].levelname == "ERROR"
+
+
+@pytest.mark.parametrize("kind", [StreamPump, TheirSentence])
+async def test_nothing_is_said_of_a_pump_that_validates_all(kind, caplog):
+    pump = populate(kind())
+    pump.register_generic_listener("any", silent)
+    async with running(pump):
+        await does_everything(pump)
+        await pump.inject("any", Ask())
+        await pump.wait_idle()
+    assert UNCHECKED not in caplog.text
 
 
 # -- stopping with stages that wait
@@ -621,11 +931,6 @@ async def test_a_stage_that_always_breaks_ends_the_pump_and_nobody_waits():
 async def test_module_functions_of_the_steps_build_a_pipeline_of_ones_own():
     """The documented coroutine forms, without a pump."""
     from xml_pipeline.message_bus.message_state import MessageState
-    from xml_pipeline.message_bus.steps.c14n import c14n_step
-    from xml_pipeline.message_bus.steps.envelope_validation import envelope_validation_step
-    from xml_pipeline.message_bus.steps.payload_extraction import payload_extraction_step
-    from xml_pipeline.message_bus.steps.repair import repair_step
-    from xml_pipeline.message_bus.steps.thread_assignment import thread_assignment_step
 
     raw = message_text('<Ask xmlns=""><Text>x</Text></Ask>', "a", "tool", "3e1f2d0c-5b1a-4c60-8f0a-6a2f2b7d9c11")
     state = MessageState(raw)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import pytest
+from lxml import etree
 from pydantic import BaseModel
 
 from third_party.xmlable import xmlify
@@ -232,19 +233,19 @@ class WritesItself:
         return self._xml
 
 
-@pytest.mark.parametrize(
-    ("xml", "code"),
-    [
-        ("<Note><Text>hand-made</Text></Note>", ""),
-        ('<?xml version="1.0"?><Note><Text>hand-made</Text></Note>', ""),
-        ("<Note><Text>hand-made</Text><Extra/></Note>", "validation"),
-        ("<Note><Text>cut", "validation"),
-        ('<Note xmlns="urn:x"><Text>t</Text></Note>', "validation"),
-        ("<Nobody/>", "routing"),
-        ("<!DOCTYPE Note><Note><Text>hand-made</Text></Note>", "validation"),
-        ("", "validation"),
-    ],
-)
+WRITTEN = [
+    ("<Note><Text>hand-made</Text></Note>", ""),
+    ('<?xml version="1.0"?><Note><Text>hand-made</Text></Note>', ""),
+    ("<Note><Text>hand-made</Text><Extra/></Note>", "validation"),
+    ("<Note><Text>cut", "validation"),
+    ('<Note xmlns="urn:x"><Text>t</Text></Note>', "validation"),
+    ("<Nobody/>", "routing"),
+    ("<!DOCTYPE Note><Note><Text>hand-made</Text></Note>", "validation"),
+    ("", "validation"),
+]
+
+
+@pytest.mark.parametrize(("xml", "code"), WRITTEN)
 async def test_a_payload_that_writes_itself_is_parsed_strictly_and_validated_like_any_other(
     xml: str, code: str
 ) -> None:
@@ -258,6 +259,74 @@ async def test_a_payload_that_writes_itself_is_parsed_strictly_and_validated_lik
         await audit.idle()
     assert sink.payloads == ([] if code else [Note("hand-made")])
     assert [text_of(message) for message in agent.payloads[1:]] == ([code] if code else [])
+
+
+@pytest.mark.parametrize(("xml", "code"), WRITTEN)
+async def test_from_outside_too(xml: str, code: str) -> None:
+    sink = Recorder(lambda note, _: HandlerResponse.respond(Reply(note.text)))
+    pump = StreamPump()
+    pump.register("sink", sink, Note)
+    async with audited(pump):
+        if not code:
+            assert await pump.request("sink", WritesItself(xml)) == Reply("hand-made")
+            return
+        with pytest.raises(PipelineError) as caught:
+            await pump.request("sink", WritesItself(xml))
+    assert caught.value.code == code
+    assert not sink.seen
+
+
+@dataclass
+class WritesAnother:
+    """A dataclass with a ``to_xml`` of its own is written by that, as it is when a handler returns it."""
+
+    text: str = ""
+
+    def to_xml(self) -> bytes:
+        return f"<Note><Text>by hand: {self.text}</Text></Note>".encode()
+
+
+@pytest.mark.parametrize("inside", [False, True])
+async def test_a_dataclass_that_writes_itself_is_written_the_same_way_from_inside_and_outside(inside: bool) -> None:
+    sink = Recorder()
+    pump = StreamPump()
+    pump.register("sink", sink, Note)
+    pump.register("tool", Recorder(lambda ask, _: HandlerResponse(WritesAnother(ask.text), "sink")), Ask)
+    async with audited(pump) as audit:
+        await (pump.inject("tool", Ask("x")) if inside else pump.inject("sink", WritesAnother("x")))
+        await audit.idle()
+    assert sink.payloads == [Note("by hand: x")]
+
+
+async def test_an_element_can_be_sent_from_outside() -> None:
+    element = etree.fromstring("<Note><!-- said --><Text>an element</Text></Note>")
+    typed, generic = Recorder(), Recorder()
+    pump = StreamPump()
+    pump.register("typed", typed, Note)
+    pump.register_generic_listener("generic", generic)
+    async with audited(pump) as audit:
+        await pump.inject("typed", element)
+        await pump.inject("generic", element)
+        await pump.inject("generic", etree.fromstring("<Unheard of='1'/>"))
+        await audit.idle()
+        with pytest.raises(ValidationError):
+            await pump.inject("generic", etree.fromstring('<Note xmlns="urn:x"/>'))
+    assert typed.payloads == [Note("an element")]
+    assert [each.tag for each in generic.payloads] == ["Note", "Unheard"]
+    assert generic.payloads[0].findtext("Text") == "an element"
+
+
+async def test_a_to_xml_that_raises_is_told_to_whoever_called() -> None:
+    class Broken:
+        def to_xml(self) -> str:
+            raise KeyError("oops")
+
+    pump = StreamPump()
+    pump.register("echo", echo, Ask)
+    async with audited(pump):
+        with pytest.raises(KeyError):
+            await pump.request("echo", Broken())
+        assert await pump.request("echo", Ask("x")) == Reply("x")
 
 
 async def test_an_answer_that_writes_itself_needs_an_output_class() -> None:

@@ -106,6 +106,22 @@ async def test_answering_and_sending_to_oneself_need_no_peer() -> None:
         assert await pump.request("agent", Ask()) == Reply("done")
 
 
+@pytest.mark.parametrize("agent", [True, False])
+@pytest.mark.parametrize("verb", [HandlerResponse.call, HandlerResponse.delegate])
+async def test_a_call_or_a_frame_given_to_oneself_needs_no_peer(verb: Any, agent: bool) -> None:
+    def decide(message: Any, metadata: HandlerMetadata) -> Any:
+        if isinstance(message, Ask) and not metadata.is_self_call and not message.text:
+            return verb(Ask("again"), "me")
+        return HandlerResponse.respond(Reply(text_of(message)))
+
+    pump = StreamPump()
+    me = Recorder(decide)
+    pump.register("me", me, (Ask, Reply), agent=agent, peers=[])
+    async with audited(pump):
+        assert await pump.request("me", Ask()) == Reply("again")
+    assert len({metadata.thread_id for metadata in me.metadata}) == 2  # in a frame of its own
+
+
 async def test_a_fresh_call_to_the_caller_needs_a_peer() -> None:
     """Answering the caller is always allowed; calling it back is a call like any other."""
     pump = StreamPump()

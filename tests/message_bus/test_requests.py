@@ -301,6 +301,39 @@ async def test_the_timeout_of_a_stream_is_inactivity() -> None:
     assert got == [Reply("one")]
 
 
+@pytest.mark.parametrize("full", ["max_queue", "max_queue_per_listener"])
+async def test_the_timeout_of_a_stream_covers_waiting_for_room(full: str) -> None:
+    pump = StreamPump(**{full: 1})
+    pump.register("echo", echo, Ask)
+    await pump.start()
+    first = await pump.inject("echo", Ask("first"))
+    async with asyncio.timeout(PATIENCE):
+        with pytest.raises(DeadlineExceeded) as caught:
+            await read_all(pump.stream("echo", Ask("second"), timeout=0.02), [])
+    assert "room" in caught.value.detail
+    async with audited(pump) as audit:
+        assert await pump.wait(first) == Reply("first")
+        assert [answer async for answer in pump.stream("echo", Ask("third"))] == [Reply("third")]
+        await audit.idle()
+        assert not audit.outcomes(outcome="cancelled")
+
+
+async def test_room_that_comes_in_time_does_not_shorten_a_streams_patience() -> None:
+    """The time of waiting for room is over once there is some."""
+    gate = Gate(Reply("slow"))
+    pump = StreamPump(max_queue_per_listener=1)
+    pump.register("slow", gate, Ask, concurrency=1)
+    async with audited(pump):
+        first = asyncio.create_task(pump.request("slow", Ask()))
+        await reached(gate.entered)
+        second = asyncio.create_task(pump.request("slow", Ask()))
+        third = asyncio.create_task(read_all(pump.stream("slow", Ask(), timeout=PATIENCE), got := []))
+        await asyncio.sleep(0)
+        gate.opened.set()
+        await asyncio.gather(first, second, third)
+    assert got == [Reply("slow")]
+
+
 async def test_an_error_that_is_read_late_does_not_touch_the_next_turn_of_the_conversation() -> None:
     async def fail(payload: Ask, metadata: HandlerMetadata) -> AsyncIterator[HandlerResponse]:
         yield HandlerResponse.respond(Reply("first"))

@@ -163,6 +163,54 @@ async def test_a_generator_that_raises_when_it_is_closed(error):
         await still_serves(pump)
 
 
+MANY = 20_000
+"""Items after which an endless generator ends after all, so that a pump which it stalls does not hang the tests."""
+
+
+@pytest.mark.parametrize(
+    "item",
+    [HandlerResponse(Ask("x"), "good"), HandlerResponse.respond(Reply("x")), None],
+    ids=["calls", "answers", "nothing"],
+)
+async def test_a_generator_that_never_waits_and_never_ends(item):
+    """The others have their turns, and it can be cancelled."""
+    made = 0
+
+    async def bad(payload, metadata):
+        nonlocal made
+        while made < MANY:
+            made += 1
+            yield item
+
+    pump = make(bad)
+    async with running(pump):
+        thread = await pump.inject("bad", Ask())
+        await until(lambda: made)
+        assert await pump.request("good", Ask("in between")) == Reply("in between")
+        assert made < MANY
+        assert pump.cancel(thread)
+        await pump.wait_idle()
+        assert made < MANY
+        await still_serves(pump)
+
+
+async def test_whoever_asks_a_generator_that_never_waits_gives_up_in_time():
+    made = 0
+
+    async def bad(payload, metadata):
+        nonlocal made
+        while made < MANY:
+            made += 1
+            yield None
+
+    pump = make(bad)
+    async with running(pump):
+        with pytest.raises(DeadlineExceeded):
+            await pump.request("bad", Ask(), timeout=0.001)
+        assert made < MANY
+        await still_serves(pump)
+
+
 async def test_a_generator_that_will_not_be_closed():
     async def bad(payload, metadata):
         while True:

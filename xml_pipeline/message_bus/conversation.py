@@ -63,14 +63,23 @@ class Conversation:
         self.id = conversation_id
         self.owner = owner
         """Who began it. Only the owner may send its next turn."""
-        self.frames: set[Frame] = set()
-        """The open ones."""
+        self.children: set[Frame] = set()
+        """Open frames that no open frame stands above: roots, and what was called from frames that have ended."""
         self.participants: list[str] = []
         self.exchanges: list[Exchange] = []
         """What the outside gets back, one for each external message since it was last complete."""
 
     def __repr__(self) -> str:
-        return f"<Conversation {self.id} of {self.owner!r}, {self.status}, {len(self.frames)} open frames>"
+        return f"<Conversation {self.id} of {self.owner!r}, {self.status}, {self.pending} messages pending>"
+
+    @property
+    def frames(self) -> set[Frame]:
+        """All open frames, as a set."""
+        return set(self.open_frames())
+
+    def open_frames(self) -> list[Frame]:
+        """All open frames, callers before callees."""
+        return _with_all_below(list(self.children))
 
 
 class Frame:
@@ -89,11 +98,13 @@ class Frame:
     queue: deque[MessageState] | None = None
     """Messages that wait for this frame's turn."""
     open_children = 0
-    has_called = False
-    """It has had children; some of their own may be open when they are not."""
+    children: set[Frame] | None = None
+    """Open frames below it that no other open frame stands between."""
     holds = 0
     turns = 0
     group_size = 0
+    wire: bytes | None = None
+    """Of a root frame: the one payload it was opened for, as an envelope, where the external message had more."""
 
     def __init__(
         self,
@@ -109,6 +120,8 @@ class Frame:
         self.id = frame_id
         self.conversation = conversation
         self.parent = parent
+        self.holder: Frame | Conversation = conversation if parent is None else parent
+        """Whose ``children`` it is among: its parent, or who took over when that ended."""
         self.caller = caller
         self.callee = callee
         self.alias = callee
@@ -132,6 +145,10 @@ class Frame:
             frame = frame.parent
         return False
 
+    def subtree(self) -> list[Frame]:
+        """This frame and all open ones below it, callers before callees."""
+        return _with_all_below([self])
+
     def chain(self) -> str:
         """Names from the first caller to this callee, joined by dots. For people only: names may contain dots."""
         names = [self.callee]
@@ -144,6 +161,13 @@ class Frame:
 
     def __repr__(self) -> str:
         return f"<Frame {self.id} {self.caller!r} -> {self.callee!r}, {self.state.name}>"
+
+
+def _with_all_below(frames: list[Frame]) -> list[Frame]:
+    for frame in frames:  # grows while it is walked over
+        if frame.children:
+            frames.extend(frame.children)
+    return frames
 
 
 @dataclass(frozen=True, slots=True)

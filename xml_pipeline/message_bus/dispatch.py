@@ -86,6 +86,7 @@ class Dispatcher:
         max_concurrent_per_agent: int,
         depth_first: bool,
     ) -> None:
+        self._max_concurrent_handlers = max_concurrent_handlers
         self.pool = WorkerPool(max_concurrent_handlers, self._work, self._expire, self._given_up)
         self.lanes = Lanes(max_concurrent_handlers, max_concurrent_per_agent, depth_first, self.pool.wake)
         self.late = 0
@@ -145,6 +146,8 @@ class Dispatcher:
         while not (self.pool.closing or worker.abandoned):
             state = self.lanes.take()
             if state is None:
+                if len(self.pool.workers) > self.pool.limit:
+                    return  # it stood in for one whose slots were lent
                 burst = 0
                 await self.pool.rest()
                 continue
@@ -190,7 +193,9 @@ class Dispatcher:
         except Exception:
             # A defect of ours, not the handler's. The message must have its outcome all the same.
             logger.exception("dispatching message %s to %r failed", state.message_id, listener.name)
-            self._ledger.finish(state, Outcome.FAILED, HandlerError("internal error in dispatch", target=listener.name))
+            if state.outcome is None:
+                failure = HandlerError("internal error in dispatch", step="dispatch", target=listener.name)
+                self._ledger.fail_turn(state, frame, failure)
         finally:
             if hooked and not worker.abandoned:
                 self._hooks.end(frame.conversation.id)
@@ -291,9 +296,14 @@ class Dispatcher:
         self._wake()
         rest = Continued(coroutine, context, awaited)
         try:
-            return await rest
+            result = await rest
         finally:
             worker.is_closed = rest.is_closed
+        if worker.failure is None and asyncio.get_running_loop().time() > deadline:
+            # It blocked the event loop, so that the timer could not fire.
+            worker.is_ours = True
+            raise DeadlineExceeded("the handler blocked the event loop past its deadline", step="handler")
+        return result
 
     def _failure_of(self, worker: Worker, listener: Listener, exc: BaseException) -> PipelineError | None:
         """The outcome of an exception that left the handler, or a hook."""
@@ -311,7 +321,7 @@ class Dispatcher:
             raise exc
         logger.error("handler of %r failed", listener.name, exc_info=exc)
         return HandlerError(
-            f"handler of {listener.name!r} raised {type(exc).__name__}: {exc}", step="handler", target=listener.name
+            f"handler of {listener.name!r} raised {_describe(exc)}", step="handler", target=listener.name
         )
 
     def _conclude(self, worker: Worker, turn: Turn, failure: PipelineError | None) -> None:
@@ -342,6 +352,7 @@ class Dispatcher:
             worker.waits = 0
             self._take_again(listener)
         worker.state = worker.turn = None
+        current_turn.set(None)  # or the worker's context would keep the conversation
         worker.settling = False
         if self._rest_waiters and not self.pool.running:
             _wake_all(self._rest_waiters)
@@ -443,6 +454,13 @@ class Dispatcher:
                 state.frame.running -= 1
         return removed
 
+    def resize(self, max_concurrent_handlers: int, max_concurrent_per_agent: int) -> None:
+        """Apply other limits; handlers that run are not touched."""
+        more = max_concurrent_handlers - self._max_concurrent_handlers
+        self._max_concurrent_handlers = max_concurrent_handlers
+        self.pool.limit += more
+        self.lanes.resize(more, max_concurrent_per_agent)
+
     # -- lifetime -----------------------------------------------------------------------------------------------
 
     def open(self) -> None:
@@ -473,6 +491,14 @@ def _wake_all(waiters: list[asyncio.Future[None]]) -> None:
         if not waiter.done():
             waiter.set_result(None)
     waiters.clear()
+
+
+def _describe(exc: BaseException) -> str:
+    """Type and text of a handler's exception, whose own text may raise."""
+    try:
+        return f"{type(exc).__name__}: {exc}"
+    except Exception:
+        return type(exc).__name__
 
 
 async def _absorb_cancellation(task: asyncio.Task[Any] | None) -> None:

@@ -72,9 +72,10 @@ class Engine:
         self.ledger = Ledger(self.registry, self.mint, self.scheduler, self.events, self.dead_letters)
         self.hooks = DispatchHooks()
         writer = PayloadWriter()
+        self._turn_limit = TurnLimit(limits.max_turns)
         turn_hooks: list[TurnHook] = [
             Deadline(self._get_table),
-            TurnLimit(limits.max_turns),
+            self._turn_limit,
             Todo(self.todos),
             History(self.history),
         ]
@@ -102,7 +103,7 @@ class Engine:
             max_fan_out=limits.max_fan_out,
             bounds=bounds_of(limits),
         )
-        self.reception = Reception(self._get_table, self.registry, self.mint, limits)
+        self.reception = Reception(self._get_table, self.registry, self.mint, self.scheduler, limits)
         self.ingress = Ingress(
             self._get_table, self.registry, self.mint, self.scheduler, self.ledger, self.events, writer, limits
         )
@@ -115,6 +116,25 @@ class Engine:
         self._expiry: asyncio.TimerHandle | None = None
         for part in (self.registry, self.todos, self.history, self.scheduler, self.sources, self.reception):
             runtime.put(part)
+
+    def apply(self, limits: Limits) -> None:
+        """Put other limits into effect, except ``thread_scheduling``: queues keep the order they were made with."""
+        old, self.limits = self.limits, limits
+        self._turn_limit.max_turns = limits.max_turns
+        self.dispatcher.replies.max_hops = limits.max_hops
+        self.dispatcher.replies.max_fan_out = limits.max_fan_out
+        self.dispatcher.replies.bounds = bounds_of(limits)
+        self.dispatcher.resize(limits.max_concurrent_handlers, limits.max_concurrent_per_agent)
+        rate = self.scheduler.rate
+        if limits.rate != old.rate:
+            rate = None if limits.rate is None else TokenBucket(limits.rate)
+        self.scheduler.apply(limits.max_queue, limits.max_queue_per_listener, limits.max_concurrent_pipelines, rate)
+        self.reception.apply(limits)
+        self.ingress.apply(limits)
+        self.history.max_history_bytes = limits.max_history_bytes
+        self.history.max_threads = self.registry.max_threads = limits.max_threads
+        self.registry.thread_idle_ttl = limits.thread_idle_ttl
+        self.dead_letters.capacity = limits.max_dead_letters
 
     def swap(self, table: RoutingTable) -> None:
         """Put a new routing table in force, and its limits into effect."""

@@ -278,7 +278,7 @@ class CallbackReader(Reader):
             if task is None or task.cancelling():
                 raise
             self._count_error()  # the callback's own affair: something it awaited was cancelled
-        except Exception:
+        except (Exception, SystemExit):
             self._count_error()
 
     @coroutine

@@ -8,12 +8,22 @@ in a conversation that is not his.
 from __future__ import annotations
 
 import asyncio
+import unicodedata
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any
 
 from third_party.xmlable import codec_of
-from xml_pipeline.envelope import build_envelope, envelope_to_bytes, escape_text, message_text, payload_elements, peek
+from xml_pipeline.config import name_fault
+from xml_pipeline.envelope import (
+    build_envelope,
+    envelope_to_bytes,
+    escape_text,
+    extensions,
+    message_text,
+    payload_elements,
+    peek,
+)
 from xml_pipeline.errors import (
     DeadlineExceeded,
     ForgedMessage,
@@ -44,6 +54,12 @@ _MAX_GOOD_SENDERS = 10_000
 
 _ENVELOPE_OVERHEAD = 512
 _SOME_THREAD_ID = "0" * 36
+
+
+def _as_seen(name: str) -> str:
+    """What a reader takes a name for: compatibility forms and case folded, invisible characters left out."""
+    folded = unicodedata.normalize("NFKC", name).casefold()
+    return "".join(char for char in folded if unicodedata.category(char) != "Cf")
 
 
 class Admitted:
@@ -108,8 +124,9 @@ class Ingress:
         self._check_sender(from_id)
         if routing_table is not None:
             raise RoutingError(f"peer table {routing_table!r} is not registered", step="admission")
-        text = self._writer.write(payload).text
-        queue = target or ""
+        written = self._writer.write(payload)
+        text = written.text
+        queue = target or self._table().only_group_for(written.name) or ""
         to_xml = escape_text(target) if target else None
         from_xml = escape_text(from_id)
         if 4 * (len(text) + len(from_xml) + len(to_xml or "")) + _ENVELOPE_OVERHEAD > self._limits.max_message_bytes:
@@ -154,7 +171,7 @@ class Ingress:
         payloads = payload_elements(root)
         if not payloads:
             raise ValidationError("the dead letter holds no payload", step="admission")
-        envelope = build_envelope(payloads[0], letter.from_id, conversation_id, letter.target or None)
+        envelope = build_envelope(payloads[0], letter.from_id, conversation_id, letter.target or None, extensions(root))
         for payload in payloads[1:]:
             envelope.append(payload)
         admitted = await self.admit_raw(
@@ -211,8 +228,14 @@ class Ingress:
             return
         if not isinstance(from_id, str) or not from_id:
             raise ForgedMessage(f"from_id must be a name, not {from_id!r}", step="admission")
+        fault = name_fault(from_id)
+        if fault is not None:
+            raise ForgedMessage(f"from_id: {fault}", step="admission")
         lower = from_id.lower()
-        if lower == "system" or lower.startswith("system."):
+        seen = _as_seen(from_id)
+        if seen.startswith("mesh:"):
+            raise ForgedMessage(f"only the mesh itself speaks as {from_id!r}", step="admission")
+        if seen == "system" or seen.startswith("system."):
             raise ForgedMessage(f"nobody outside the pump may be {from_id!r}", step="admission")
         if self._table().is_taken(lower):
             raise ForgedMessage(f"{from_id!r} is the name of a local listener or group", step="admission")
@@ -220,6 +243,10 @@ class Ingress:
         if len(self._good_senders) >= _MAX_GOOD_SENDERS:
             self._good_senders.clear()
         self._good_senders.add(from_id)
+
+    def apply(self, limits: Limits) -> None:
+        """Take sizes and times from ``limits`` from now on."""
+        self._limits = limits
 
     def forget_senders(self) -> None:
         """Listeners changed: a name that was free may be taken now."""

@@ -27,7 +27,7 @@ class Lane:
         depth_first: see `FairQueue`.
     """
 
-    __slots__ = ("abandoned", "active", "bucket", "in_ring", "limit", "rate", "timer", "waiting")
+    __slots__ = ("abandoned", "active", "bucket", "in_ring", "is_removed", "limit", "rate", "timer", "waiting")
 
     def __init__(self, limit: int, rate: Rate | None, depth_first: bool) -> None:
         self.limit = limit
@@ -37,6 +37,8 @@ class Lane:
         self.abandoned = 0
         """Handlers that ignored their cancellation and were given up, over the listener's life."""
         self.in_ring = False
+        self.is_removed = False
+        """Its listener is no longer registered: it goes when its last handler has ended."""
         self.timer: TimerHandle | None = None
         """Set while it waits for its rate's next permission."""
         self.waiting: FairQueue[MessageState] = FairQueue(depth_first)

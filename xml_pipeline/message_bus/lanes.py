@@ -110,6 +110,8 @@ class Lanes:
             lane.active -= 1
             if lane.waiting:
                 self._refresh(lane)
+            elif lane.is_removed and not lane.active:
+                del self.by_key[listener.key]
 
     def take_again(self, listener: Listener) -> None:
         """A handler that had lent its slots runs on, at once; nobody new starts until all are within their limits."""
@@ -139,6 +141,7 @@ class Lanes:
     def configure(self, listener: Listener) -> None:
         """Apply a changed listener's limits."""
         lane = self.of(listener)
+        lane.is_removed = False
         lane.configure(limit_of(listener, self._max_concurrent_per_agent), listener.rate)
         if lane.timer is not None:
             lane.timer.cancel()  # it waited for a permission under the old rate
@@ -147,11 +150,24 @@ class Lanes:
             self._refresh(lane)
             self._wake()
 
+    def resize(self, more: int, max_concurrent_per_agent: int) -> None:
+        """Apply other common limits; `configure` each listener afterwards.
+
+        Args:
+            more: slots more in all than there were; negative for fewer.
+            max_concurrent_per_agent: handlers of one agent running at once.
+        """
+        self._free += more
+        self._max_concurrent_per_agent = max_concurrent_per_agent
+        self._wake()
+
     def forget(self, listener: Listener) -> None:
         """Drop the lane of a removed listener, unless something still runs or waits there."""
         lane = self.by_key.get(listener.key)
-        if lane is not None and not lane.active and not lane.waiting:
-            del self.by_key[listener.key]
+        if lane is not None:
+            lane.is_removed = True
+            if not lane.active and not lane.waiting:
+                del self.by_key[listener.key]
 
     def _refresh(self, lane: Lane) -> None:
         if not lane.in_ring and lane.waiting and lane.active < lane.limit:

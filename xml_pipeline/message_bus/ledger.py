@@ -109,7 +109,7 @@ class Ledger:
         """End a message whose handler failed: its frame closes with all below it, and its caller is told."""
         logger.info("turn of %r failed: %s: %s", frame.callee, failure.code, failure.detail)
         self.cancel(frame, failure, keep=state)
-        outcome, letter = self.report(failure, frame.parent, frame.tag, frame.exchange)
+        outcome, letter = self.report(failure, frame.parent, frame.tag, frame)
         self.finish(state, outcome, failure, letter)
 
     def fail(self, state: MessageState, failure: PipelineError) -> None:
@@ -120,13 +120,13 @@ class Ledger:
             exchange = state.sender.exchange if state.sender else None
             told = (Outcome.FAILED, "")
             if exchange is not None and not exchange.fail(failure):
-                told = (Outcome.DEAD_LETTERED, self._bury(exchange, failure))
+                told = (Outcome.DEAD_LETTERED, self._bury(exchange, state.sender, failure)) if state.sender else told
         elif state.is_answer:
             above = frame.parent if state.from_id == "system" else frame
-            told = self.report(failure, above, state.tag, frame.exchange)
+            told = self.report(failure, above, state.tag, frame)
         else:
             self.cancel(frame, failure, keep=state)
-            told = self.report(failure, frame.parent, frame.tag, frame.exchange)
+            told = self.report(failure, frame.parent, frame.tag, frame)
         self.finish(state, told[0], failure, told[1])
 
     def refuse(self, frame: Frame, to: str, tag: str, failure: PipelineError) -> None:
@@ -134,7 +134,7 @@ class Ledger:
         state = self._mint.stillborn(frame.conversation, frame, to)
         state.fail(failure)
         logger.info("message %s of %r refused: %s: %s", state.message_id, frame.callee, failure.code, failure.detail)
-        outcome, letter = self.report(failure, frame, tag, frame.exchange)
+        outcome, letter = self.report(failure, frame, tag, frame)
         self.finish(state, outcome, failure, letter)
 
     def expire(self, state: MessageState) -> None:
@@ -152,34 +152,45 @@ class Ledger:
     # -- failures -----------------------------------------------------------------------------------------------
 
     def report(
-        self, failure: PipelineError, at: Frame | None, tag: str, exchange: Exchange | None
+        self, failure: PipelineError, at: Frame | None, tag: str, concerned: Frame | None
     ) -> tuple[Outcome, str]:
         """Tell the calling frame; a tool that does not take errors closes, and its caller is told instead.
+
+        Args:
+            failure: what happened.
+            at: the frame that is to be told; ``None`` for whoever asked from outside.
+            tag: of the call that failed.
+            concerned: the frame that it happened to.
 
         Returns:
             The outcome of the message that failed, and the id of its dead letter, if it became one.
         """
-        while at is not None:
-            if at.state is not _OPEN:
+        closing: Frame | None = None
+        while at is not None and at.state is _OPEN and not (at.listener is not None and at.listener.accepts_errors):
+            closing, tag, at = at, at.tag, at.parent
+        if closing is not None:
+            self.cancel(closing, failure)  # once, with all the tools below it that the error passed
+        if at is not None:
+            if at.state is not _OPEN or at.listener is None:
                 return Outcome.EXPIRED, ""
-            listener = at.listener
-            if listener is not None and listener.accepts_errors:
-                self.emit(self._mint.error(failure, at, listener, tag))
-                return Outcome.FAILED, ""
-            self.cancel(at, failure)
-            tag, at = at.tag, at.parent
-        if exchange is None or exchange.fail_in_turn(failure):
+            self.emit(self._mint.error(failure, at, at.listener, tag))
+            return Outcome.FAILED, ""
+        exchange = concerned.exchange if concerned is not None else None
+        if exchange is None or concerned is None or exchange.fail_in_turn(failure):
             return Outcome.FAILED, ""
         if isinstance(failure, ConversationCancelled):
             return Outcome.CANCELLED, ""  # somebody wanted it so: nothing to retry
-        return Outcome.DEAD_LETTERED, self._bury(exchange, failure)
+        return Outcome.DEAD_LETTERED, self._bury(exchange, concerned, failure)
 
-    def _bury(self, exchange: Exchange, failure: PipelineError) -> str:
+    def _bury(self, exchange: Exchange, concerned: Frame, failure: PipelineError) -> str:
+        root = concerned
+        while root.parent is not None:
+            root = root.parent
         letter = self._dead_letters.add(
-            wire=exchange.wire or b"",
-            target=exchange.target,
+            wire=root.wire or exchange.wire or b"",
+            target=exchange.target if root.wire is None else root.callee,
             from_id=exchange.from_id,
-            thread_id=exchange.thread_id,
+            thread_id=root.id,
             conversation_id=exchange.thread_id,
             code=failure.code,
             detail=failure.detail,
@@ -208,7 +219,7 @@ class Ledger:
                     NoAnswer(f"{frame.callee!r} ended without an answer", target=frame.callee),
                     parent,
                     frame.tag,
-                    frame.exchange,
+                    frame,
                 )
             frame = parent
 
@@ -223,10 +234,7 @@ class Ledger:
     def cancel(self, frame: Frame, failure: PipelineError, keep: MessageState | None = None) -> None:
         """Close a frame and everything below it: queued turns and running handlers are cancelled."""
         conversation, parent = frame.conversation, frame.parent
-        if frame.has_called:
-            doomed = [other for other in conversation.frames if other.is_below(frame)]
-        else:
-            doomed = [frame]
+        doomed = frame.subtree() if frame.children else [frame]
         if parent is not None:
             parent.pending += 1  # it must not be closed for want of work before it is told of the failure
         self._cancel_frames(conversation, doomed, failure, keep)
@@ -238,7 +246,7 @@ class Ledger:
         conversation = frame.conversation
         conversation.pending += 1  # it must not complete before the caller is told
         self.cancel(frame, failure)
-        self.report(failure, frame.parent, frame.tag, frame.exchange)
+        self.report(failure, frame.parent, frame.tag, frame)
         self.settle(frame.parent)
         conversation.pending -= 1
         self.complete_if_over(conversation)
@@ -252,7 +260,7 @@ class Ledger:
             exchange.fail(failure)
         for state in self._scheduler.discard(conversation.id, lambda state: True):
             self.finish(state, Outcome.CANCELLED, failure)
-        self._cancel_frames(conversation, list(conversation.frames), failure)
+        self._cancel_frames(conversation, conversation.open_frames(), failure)
         conversation.pending -= 1
         self.complete_if_over(conversation)
 
@@ -288,7 +296,7 @@ class Ledger:
     def _complete(self, conversation: Conversation) -> None:
         if not conversation.open:
             return
-        for frame in list(conversation.frames):
+        for frame in conversation.open_frames():
             self._registry.close(frame, _ENDED)
         for exchange in conversation.exchanges:
             exchange.complete()

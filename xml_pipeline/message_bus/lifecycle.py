@@ -58,6 +58,8 @@ class Lifecycle:
         self._task: asyncio.Task[None] | None = None
         self._ended: asyncio.Event | None = None
         self._driver: asyncio.Task[None] | None = None
+        self.broken: Exception | None = None
+        """Why it stopped, if its pipeline broke for good."""
         self._stopping: asyncio.Task[ShutdownReport] | None = None
         self._idle_waiters: list[asyncio.Future[None]] = []
         engine.ledger.on_idle = self._on_idle
@@ -84,11 +86,14 @@ class Lifecycle:
         try:
             with use_runtime(engine.runtime):
                 await self._supervise()
-        except BaseException:
+        except BaseException as exc:
             # Cancelled from outside, or broken for good: nobody may be left waiting.
             self.state = PumpState.STOPPED
             engine.scheduler.refuse()
-            self._cancel_everything("the pump was cancelled")
+            if isinstance(exc, Exception):
+                self.broken = exc
+            why = "was cancelled" if self.broken is None else f"broke: {type(exc).__name__}: {exc}"
+            self._cancel_everything(f"the pump {why}")
             self._finish_leftovers()
             await engine.sources.stop()
             await engine.dispatcher.close()

@@ -12,7 +12,7 @@ from third_party.xmlable import Codec, XError, codec_of
 from xml_pipeline.config import Rate, broadcast_group, handler_fault, name_fault, reserved_fault
 from xml_pipeline.envelope import escape_text
 from xml_pipeline.errors import ConfigurationError
-from xml_pipeline.message_bus.message_state import HandlerMetadata, HandlerResponse
+from xml_pipeline.message_bus.message_state import HandlerMetadata, HandlerResponse, SystemError
 
 if TYPE_CHECKING:
     from lxml.etree import XMLSchema
@@ -244,6 +244,8 @@ def _codecs(name: str, classes: tuple[type, ...]) -> dict[str, Codec[Any]]:
     codecs: dict[str, Codec[Any]] = {}
     for cls in classes:
         codec = _codec(name, cls)
+        if codec.name == "message" or (codec.name == "SystemError" and cls is not SystemError):
+            raise ConfigurationError(f"listener {name!r}: a payload class cannot be called {codec.name!r}")
         if codec.name in codecs:
             raise ConfigurationError(f"listener {name!r} accepts two payload classes named {codec.name!r}")
         codecs[codec.name] = codec

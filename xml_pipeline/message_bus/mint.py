@@ -63,6 +63,7 @@ class Mint:
         twin.wire = state.wire
         twin.origin = state.origin
         twin.repairs = state.repairs
+        twin.deadline = state.deadline
         twin.envelope_is_valid = state.envelope_is_valid
         twin.payload_is_valid = state.payload_is_valid
         self._count_in(twin, frame.conversation, frame)

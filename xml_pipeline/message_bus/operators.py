@@ -34,7 +34,7 @@ from xml_pipeline.message_bus.reception import Reception
 from xml_pipeline.message_bus.scheduler import MAX_BATCH, Scheduler
 from xml_pipeline.message_bus.sources import Sources
 from xml_pipeline.message_bus.steps.fan_out import extract_payloads
-from xml_pipeline.message_bus.steps.step import lift, record_failure
+from xml_pipeline.message_bus.steps.step import checked, lift, record_failure
 from xml_pipeline.runtime import current_runtime
 
 __all__ = ["BatchStream", "map_batches", "pipe", "stream"]
@@ -47,14 +47,6 @@ Expansion: TypeAlias = Callable[[MessageState], MessageState | Iterable[MessageS
 
 
 # -- per-message functions over batches -----------------------------------------------------------------------------
-
-
-def _checked(function: Function, result: Any, state: MessageState) -> MessageState:
-    if isinstance(result, MessageState):
-        return result
-    raise HandlerError(
-        f"stage {getattr(function, '__name__', function)!r} returned {type(result).__name__} instead of the message"
-    )
 
 
 def _is_async(function: Function) -> bool:
@@ -103,7 +95,7 @@ async def _map_async(
         async with slots:
             try:
                 async with asyncio.timeout_at(state.deadline or None):
-                    result = _checked(function, await function(state), state)
+                    result = checked(await function(state), state, function)
             except TimeoutError:
                 state.fail(DeadlineExceeded("the message ran past its deadline in the pipeline", step="map"))
             except (Exception, asyncio.CancelledError) as exc:
@@ -295,11 +287,8 @@ def expansion(function: Expansion) -> Callable[[Batch], Batch]:
                 if result is state:
                     expanded.append(state)
                     continue
-                results = [result] if isinstance(result, MessageState) else list(result)
-                expanded.extend(results)
-                if all(each is not state for each in results):
-                    raise ConversationCancelled("the message was dropped from the pipeline", step="flatmap")
-            except Exception as exc:
+                expanded.extend(_verified(result, state, function))
+            except (Exception, asyncio.CancelledError, GeneratorExit, SystemExit) as exc:
                 record_failure(state, exc, name)
                 expanded.append(state)
         return expanded
@@ -307,10 +296,27 @@ def expansion(function: Expansion) -> Callable[[Batch], Batch]:
     return expand
 
 
+def _verified(result: Any, state: MessageState, function: Expansion) -> Batch:
+    """What a function gave for a message: the message itself or a copy of it, once, and others made by ``split``."""
+    results = [result] if isinstance(result, MessageState) else list(result)
+    itself = 0
+    for each in results:
+        if not isinstance(each, MessageState) or each.number in (0, state.number):
+            itself += 1
+            checked(each, state, function)
+    if itself > 1 or len({id(each) for each in results}) < len(results):
+        raise HandlerError("a stage returned the same message twice; make further ones with pump.split(message)")
+    if not itself:
+        state.fail(ConversationCancelled("the message was dropped from the pipeline", step="flatmap"))
+        results.append(state)
+    return results
+
+
 def _own_stage(source: BatchStream, function: Any) -> Any:
-    """The pump's own stage that a bound method of it stands for, if it is one of those."""
-    stage = getattr(function, "pipeline_stage", None)
-    return None if stage is None else stage(function.__self__)(source)
+    """The pump's own stage that a bound method of it stands for, if it is one of `StreamPump.own_stages`."""
+    pump = getattr(function, "__self__", None)
+    stage = getattr(pump, "own_stages", {}).get(getattr(function, "__name__", ""))
+    return None if stage is None else stage(pump)(source)
 
 
 # -- the two namespaces ---------------------------------------------------------------------------------------------

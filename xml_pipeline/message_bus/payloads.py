@@ -60,7 +60,8 @@ def from_root(root: bytes) -> Written:
     text = root.decode()
     end = min(position for position in (text.find(char, 1) for char in " />") if position > 0)
     name = text[1:end]
-    if ":" in name or "xmlns" in text[: text.index(">")]:
+    # In canonical form namespace declarations come first, before all attributes.
+    if ":" in name or text.startswith((" xmlns=", " xmlns:"), end):
         raise ValidationError(f"payload <{name}> must be in no namespace", step="encode")
     return Written(name, f'<{name} xmlns=""{text[end:]}', None)
 

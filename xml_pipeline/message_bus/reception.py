@@ -6,7 +6,7 @@ import copy
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from xml_pipeline.envelope import payload_elements, peek
+from xml_pipeline.envelope import build_envelope, envelope_to_bytes, extensions, payload_elements, peek
 from xml_pipeline.errors import RoutingError, ValidationError
 from xml_pipeline.message_bus.listener import Listener
 from xml_pipeline.message_bus.message_state import HandlerMetadata, MessageState, Origin
@@ -21,6 +21,7 @@ from xml_pipeline.strict_xml import parse_own
 if TYPE_CHECKING:
     from xml_pipeline.config import Limits
     from xml_pipeline.message_bus.mint import Mint
+    from xml_pipeline.message_bus.scheduler import Scheduler
     from xml_pipeline.message_bus.thread_registry import Frame, ThreadRegistry
 
 __all__ = ["Reception", "bounds_of"]
@@ -46,17 +47,30 @@ class Reception:
         table: gives the routing table in force.
         registry: opens root frames.
         mint: counts messages that an envelope fans out to.
+        scheduler: is told of an envelope's real target.
         limits: sizes.
     """
 
-    def __init__(self, table: Callable[[], RoutingTable], registry: ThreadRegistry, mint: Mint, limits: Limits) -> None:
+    def __init__(
+        self,
+        table: Callable[[], RoutingTable],
+        registry: ThreadRegistry,
+        mint: Mint,
+        scheduler: Scheduler,
+        limits: Limits,
+    ) -> None:
         self._table = table
         self._registry = registry
         self._mint = mint
-        self._max_fan_out = limits.max_fan_out
-        bounds = bounds_of(limits)
+        self._scheduler = scheduler
         self._outside = Listener("external", object, _nobody)
         """Stands for whoever asked, as the target of an answer on its way out."""
+        self.apply(limits)
+
+    def apply(self, limits: Limits) -> None:
+        """Take the sizes from ``limits`` from now on."""
+        bounds = bounds_of(limits)
+        self._max_fan_out = limits.max_fan_out
         self._harmless = min(bounds.harmless_length, bounds.max_message_bytes)
         self._strict = make_repair(bounds)
         self._lenient = make_repair(bounds, lenient=True)
@@ -106,7 +120,19 @@ class Reception:
             sibling = self._sibling(state, frame)
             sibling.payload_tree = payload
             states.append(sibling)
+        for each in states:
+            self._keep_own_wire(each)
         return states
+
+    def _keep_own_wire(self, state: MessageState) -> None:
+        """For its dead letter: one payload must not be sent again because another one failed."""
+        if state.frame is None or state.payload_tree is None or state.envelope_tree is None:
+            return
+        conversation_id = state.frame.conversation.id
+        envelope = build_envelope(
+            state.payload_tree, state.from_id or "", conversation_id, state.to_id, extensions(state.envelope_tree)
+        )
+        state.frame.wire = envelope_to_bytes(envelope, declaration=False)
 
     def validate_and_deserialize(self, state: MessageState) -> MessageState:
         """Decide who gets it, validate the payload against that class's schema, and decode it."""
@@ -121,16 +147,13 @@ class Reception:
             listener = targets[0]
             codec = listener.codecs.get(str(payload.tag))
             self._take(state, listener)
+            self._charge(state, state.to_id or listener.group)
         if codec is not None:
             if not codec.schema.validate(payload):
                 return validate_payload(state, codec)  # which says what is wrong
             state.payload_is_valid = True
             if listener is None or not listener.is_generic:
-                try:
-                    state.payload = codec.decode(payload)
-                except Exception:
-                    return deserialize(state, codec)  # which turns it into a failure
-                return state
+                return deserialize(state, codec)
         elif listener is None or not listener.is_generic:
             raise RoutingError(f"nobody takes <{payload.tag}>", step="route")
         state.payload_is_valid = True
@@ -158,6 +181,7 @@ class Reception:
                 deserialize(twin, twin.codec)
             states.append(twin)
         for member in states:
+            self._keep_own_wire(member)
             member.group_size = len(targets)
             if member.frame is not None:
                 member.frame.group_size = len(targets)
@@ -174,6 +198,11 @@ class Reception:
     def _sibling(self, state: MessageState, frame: Frame) -> MessageState:
         root = self._registry.open_root(frame.conversation, frame.callee, frame.exchange)
         return self._mint.sibling(state, root)
+
+    def _charge(self, state: MessageState, target: str) -> None:
+        """What the ingress guessed the target to be does not count any more."""
+        if state.window is not None and state.window.target != target:
+            self._scheduler.recharge(state, target)
 
     def _take(self, state: MessageState, listener: Listener) -> None:
         state.listener = listener

@@ -82,11 +82,14 @@ def _reload(pump: StreamPump, path: str) -> ReloadEvent:
     changes = diff(pump.config, new)
     table = _table(pump.engine.table, pump.config, new, {*changes.added, *changes.updated})
     update_usage(table)
+    if new.thread_scheduling != pump.config.thread_scheduling:
+        logger.warning("reload: thread_scheduling stays %r until the next start", pump.config.thread_scheduling)
+        new = new.with_limits(thread_scheduling=pump.config.thread_scheduling)
+    pump.engine.apply(new.limits)
     pump.engine.swap(table)
+    for listener in table.listeners.values():
+        pump.engine.dispatcher.lanes.configure(listener)
     pump.apply_config(new)
-    fixed = [name for name in changes.settings if name != "listeners"]
-    if fixed:
-        logger.warning("reload: %s take effect at the next start", ", ".join(fixed))
     return ReloadEvent(True, list(changes.added), list(changes.removed), list(changes.updated))
 
 

@@ -89,9 +89,9 @@ class Replies:
         self._mint = mint
         self._ledger = ledger
         self._emit = emit
-        self._max_hops = max_hops
-        self._max_fan_out = max_fan_out
-        self._bounds = bounds
+        self.max_hops = max_hops
+        self.max_fan_out = max_fan_out
+        self.bounds = bounds
         self._writer = writer
 
     def send(self, turn: Turn, result: object) -> None:
@@ -120,9 +120,9 @@ class Replies:
             )
 
     def _send_all(self, turn: Turn, items: list[object] | tuple[object, ...]) -> None:
-        if len(items) > self._max_fan_out:
+        if len(items) > self.max_fan_out:
             raise ValidationError(
-                f"handler of {turn.listener.name!r} returned {len(items)} messages (max_fan_out={self._max_fan_out})",
+                f"handler of {turn.listener.name!r} returned {len(items)} messages (max_fan_out={self.max_fan_out})",
                 step="reply",
             )
         for item in items:
@@ -177,7 +177,7 @@ class Replies:
         if isinstance(value, SystemError):
             turn.answered = frame.answered = True
             failure = value.to_error(f"{turn.listener.name!r} answered with an error")
-            self._ledger.report(failure, frame.parent, frame.tag, frame.exchange)
+            self._ledger.report(failure, frame.parent, frame.tag, frame)
             return
         codec = self._answer_codec(turn.listener, payload)
         turn.answered = frame.answered = True
@@ -236,10 +236,8 @@ class Replies:
         if response.as_caller and frame.parent is not None and frame.parent.listener is not None:
             self._check_peers(frame.parent.listener, to)
         targets = self._table().resolve(to, payload.name)
-        if frame.depth >= self._max_hops:
-            raise HopLimitError(
-                f"{caller.name!r} is {frame.depth} calls deep (max_hops={self._max_hops})", step="reply"
-            )
+        if frame.depth >= self.max_hops:
+            raise HopLimitError(f"{caller.name!r} is {frame.depth} calls deep (max_hops={self.max_hops})", step="reply")
         group_size = len(targets) if to != targets[0].name else 0
         for target in targets:
             child = self._registry.open_child(frame, target, caller.name, response.tag, response.expect_answer)
@@ -259,10 +257,8 @@ class Replies:
             raise RoutingError(
                 f"a frame is handed over to one listener, and {to!r} is a group", step="reply", target=to
             )
-        if frame.depth >= self._max_hops:
-            raise HopLimitError(
-                f"{caller.name!r} is {frame.depth} calls deep (max_hops={self._max_hops})", step="reply"
-            )
+        if frame.depth >= self.max_hops:
+            raise HopLimitError(f"{caller.name!r} is {frame.depth} calls deep (max_hops={self.max_hops})", step="reply")
         successor = self._registry.hand_over(frame, targets[0])
         successor.group_size = frame.group_size
         turn.forwarded = turn.delegated = True
@@ -292,17 +288,20 @@ class Replies:
     # -- model output -------------------------------------------------------------------------------------------
 
     def _send_model_output(self, turn: Turn, raw: bytes) -> None:
-        output = recover_roots(raw, self._bounds)
+        output = recover_roots(raw, self.bounds)
         repairs = list(output.repairs)
         parts: list[tuple[str | None, Written]] = []
         for root in output.roots:
-            parts += self._parts(turn, root, repairs)
+            try:
+                parts += self._parts(turn, root, repairs)
+            except PipelineError as failure:
+                repairs.append(f"a root was dropped: {failure.detail}")
         turn.state.repairs = (*turn.state.repairs, *repairs)
         if not parts:
             raise ValidationError(f"the bytes that {turn.listener.name!r} returned hold nothing usable", step="reply")
-        if len(parts) > self._max_fan_out:
+        if len(parts) > self.max_fan_out:
             raise ValidationError(
-                f"model output of {turn.listener.name!r} with {len(parts)} payloads (max_fan_out={self._max_fan_out})",
+                f"model output of {turn.listener.name!r} with {len(parts)} payloads (max_fan_out={self.max_fan_out})",
                 step="reply",
             )
         for to, payload in parts:

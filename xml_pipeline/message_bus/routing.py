@@ -78,6 +78,10 @@ class RoutingTable:
         """Whether a listener or a group has this name, compared in lower case."""
         return lower_name in self._taken
 
+    def only_group_for(self, element: str) -> str | None:
+        """The only broadcast group that takes this payload, if there is exactly one."""
+        return self._group_by_element.get(element)
+
     def group_for(self, element: str) -> str:
         """The only broadcast group that takes this payload, for messages without a target.
 

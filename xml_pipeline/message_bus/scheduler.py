@@ -263,6 +263,26 @@ class Scheduler:
         else:
             self._forget_if_empty(window)
 
+    def recharge(self, state: MessageState, target: str) -> None:
+        """The message turns out to be for another target than it was admitted for: that one's window counts it.
+
+        Raises:
+            Overloaded: more of such messages are on their way to that target than may wait for it.
+        """
+        claimed: Window = state.window
+        real = self._windows.get(target)
+        if real is None:
+            real = self._windows[target] = Window(target, self._window_of(target), self._depth_first)
+        real.released += 1
+        self.started(state)
+        state.window = real
+        if real.released > real.size + self.max_queue_per_listener:
+            raise Overloaded(
+                f"{real.released} messages are on their way to {target!r}, admitted as for {claimed.target!r}",
+                step="route",
+                target=target,
+            )
+
     def _forget_if_empty(self, window: Window) -> None:
         """Targets' names in hostile envelopes must not pile up."""
         if not window.released and not len(window.queue) and not window.waiters:
@@ -329,6 +349,17 @@ class Scheduler:
     def internal_numbers(self) -> set[int]:
         """Numbers of the messages in the internal lane."""
         return {state.number for state in self._internal}
+
+    def apply(self, max_queue: int, max_queue_per_listener: int, max_inside: int, rate: TokenBucket | None) -> None:
+        """Apply other limits; see the class. Whoever waits for room that there is now is woken."""
+        self.rate = rate
+        self.max_queue = max_queue
+        self.max_queue_per_listener = max_queue_per_listener
+        self.max_inside = max_inside
+        for window in self._windows.values():
+            _wake_all(window.waiters)
+        _wake_all(self._room)
+        self._wake()
 
     def resize(self) -> None:
         """Apply changed listeners: ask again how wide each window may be."""

@@ -9,7 +9,7 @@ from xml_pipeline.runtime import current_runtime, default_runtime, set_default_r
 if TYPE_CHECKING:
     from xml_pipeline.message_bus.stream_pump import StreamPump
 
-__all__ = ["get_stream_pump", "reset_stream_pump", "set_stream_pump"]
+__all__ = ["get_stream_pump", "has_stream_pump", "reset_stream_pump", "set_stream_pump"]
 
 
 def get_stream_pump() -> StreamPump:
@@ -23,6 +23,11 @@ def get_stream_pump() -> StreamPump:
     if cls not in runtime:
         raise RuntimeError("no pump was started: call bootstrap(), or start a StreamPump, first")
     return runtime.get(cls)
+
+
+def has_stream_pump() -> bool:
+    """Whether the program has a main pump."""
+    return _pump_class() in default_runtime()
 
 
 def set_stream_pump(pump: StreamPump) -> None:

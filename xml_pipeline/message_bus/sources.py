@@ -35,6 +35,7 @@ class Sources:
         self._waiting: list[tuple[str, AsyncIterable[Any], str]] = []
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._running = False
+        self._stopped = False
         self._count = 0
 
     def add(self, source: AsyncIterable[Any], *, from_id: str = "external", name: str = "") -> str:
@@ -50,7 +51,10 @@ class Sources:
 
         Raises:
             TypeError: it is not an async iterable.
+            PumpStopped: the pump has stopped.
         """
+        if self._stopped:
+            raise PumpStopped("the pump has stopped and reads no more sources", step="source")
         if not hasattr(source, "__aiter__"):
             raise TypeError(f"a source must be an async iterable, not {type(source).__name__}")
         self._count += 1
@@ -77,6 +81,7 @@ class Sources:
     async def stop(self) -> None:
         """Stop reading all of them."""
         self._running = False
+        self._stopped = True
         tasks = list(self._tasks.values())
         for task in tasks:
             task.cancel()
@@ -93,7 +98,10 @@ class Sources:
             async for item in source:
                 if not await self._admit(name, item, from_id):
                     break
-        except Exception as exc:
+        except (Exception, asyncio.CancelledError) as exc:
+            task = asyncio.current_task()
+            if task is not None and task.cancelling():
+                raise  # we stop reading it; it did not fail
             logger.exception("source %s failed", name)
             self._tell(name, "failed", f"{type(exc).__name__}: {exc}")
         else:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import datetime
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Mapping, Sequence
 from types import MappingProxyType
-from typing import Any, Self, TypeVar, overload
+from typing import Any, ClassVar, Self, TypeVar, overload
 
 from xml_pipeline.config import ConfigLoader, Limits, ListenerConfig, OrganismConfig, Rate
-from xml_pipeline.errors import ConversationCancelled, PipelineError, RoutingError, ValidationError
+from xml_pipeline.errors import ConversationCancelled, PipelineError, PumpStopped, RoutingError, ValidationError
 from xml_pipeline.message_bus import pipeline
+from xml_pipeline.message_bus.conversation import ConversationStatus
 from xml_pipeline.message_bus.dead_letters import DeadLetters
 from xml_pipeline.message_bus.engine import Engine
 from xml_pipeline.message_bus.events import (
@@ -31,7 +32,7 @@ from xml_pipeline.message_bus.message_state import MessageState
 from xml_pipeline.message_bus.patience import Patience
 from xml_pipeline.message_bus.reload import configured_listener, reload_config
 from xml_pipeline.message_bus.routing import RoutingTable
-from xml_pipeline.message_bus.singleton import get_stream_pump, reset_stream_pump, set_stream_pump
+from xml_pipeline.message_bus.singleton import get_stream_pump, has_stream_pump, reset_stream_pump, set_stream_pump
 from xml_pipeline.message_bus.statistics import PumpStatistics, ShutdownReport, collect
 from xml_pipeline.message_bus.steps.c14n import c14n
 from xml_pipeline.message_bus.steps.deserialization import make_deserialization
@@ -418,7 +419,8 @@ class StreamPump:
         engine = self.engine
         conversation = engine.registry.find(thread)
         if conversation is not None:
-            if not conversation.open:
+            is_own = conversation.owner == "system"  # which ends with the pump
+            if is_own or not conversation.open or conversation.status is ConversationStatus.KILLED:
                 return False
             engine.ledger.cancel_conversation(conversation, error)
             return True
@@ -467,7 +469,13 @@ class StreamPump:
     # -- lifecycle ----------------------------------------------------------------------------------------------
 
     async def start(self) -> None:
-        """Register the system listeners, open the root frame, and queue the boot message. Safe twice."""
+        """Register the system listeners, open the root frame, and queue the boot message. Safe twice.
+
+        Raises:
+            PumpStopped: it has stopped before; a pump starts once.
+        """
+        if self._lifecycle.state in (PumpState.DRAINING, PumpState.STOPPED):
+            raise PumpStopped("a pump that has stopped cannot start again; make a new one", step="start")
         if self._lifecycle.state is not PumpState.NEW:
             return
         self._lifecycle.state = PumpState.STARTED
@@ -477,7 +485,8 @@ class StreamPump:
         users = sum(not listener.is_system for listener in self.engine.table.listeners.values())
         now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
         self.engine.ingress.begin_system("system.boot", Boot(self._config.name, now, users))
-        set_stream_pump(self)
+        if not has_stream_pump():
+            set_stream_pump(self)
 
     async def run(self) -> None:
         """Process messages until `shutdown`; starts the pump if that was not done.
@@ -506,6 +515,9 @@ class StreamPump:
 
     async def __aexit__(self, *exc: object) -> None:
         await self.shutdown()
+        broken = self._lifecycle.broken
+        if broken is not None and exc[0] is None:
+            raise broken
 
     async def wait_idle(self) -> None:
         """Wait until no message is queued or running."""
@@ -648,11 +660,16 @@ class StreamPump:
     def _reinject_responses(self, batch: list[MessageState]) -> None:
         self.engine.scheduler.push(batch)
 
-    # In a pipeline of one's own these stand where they always stood, whatever operator they are given to.
-    _route_step.pipeline_stage = pipeline.route  # type: ignore[attr-defined]
-    _handle_errors.pipeline_stage = pipeline.handle_errors  # type: ignore[attr-defined]
-    _dispatch_to_handlers.pipeline_stage = pipeline.dispatch  # type: ignore[attr-defined]
-    _reinject_responses.pipeline_stage = pipeline.reinject  # type: ignore[attr-defined]
+    own_stages: ClassVar[Mapping[str, Callable[[Any], Any]]] = MappingProxyType(
+        {
+            "_route_step": pipeline.route,
+            "_handle_errors": pipeline.handle_errors,
+            "_dispatch_to_handlers": pipeline.dispatch,
+            "_reinject_responses": pipeline.reinject,
+        }
+    )
+    """Methods that are stages rather than functions of one message. In a pipeline of one's own they stand where they
+    always stood, whatever operator they are given to."""
 
     def split(self, state: MessageState) -> MessageState:
         """A further message with the content of ``state``, for a `flatmap` stage of your own."""

@@ -99,7 +99,12 @@ class ThreadRegistry:
                 raise ForgedMessage(
                     f"thread {conversation_id!r} belongs to another sender than {owner!r}", step="admission"
                 )
-            return known if known.open else self._recall(known)
+            if not known.open:
+                return self._recall(known)
+            if known.status is ConversationStatus.KILLED:
+                known.status = ConversationStatus.CREATED  # what was cancelled is closed; this is its next turn
+                known.failure = None
+            return known
         if not is_thread_id(conversation_id):
             raise ForgedMessage(
                 f"thread id {conversation_id!r} is not a canonical lower-case version-4 UUID; "
@@ -118,7 +123,7 @@ class ThreadRegistry:
         """Remember a complete conversation for a while; forget the oldest beyond the limit."""
         conversation.open = False
         conversation.finished_at = self._clock()
-        conversation.frames = _NO_FRAMES  # what is kept for long is kept small
+        conversation.children = _NO_FRAMES  # what is kept for long is kept small
         del self._conversations[conversation.id]
         retained = self._retained
         retained[conversation.id] = conversation
@@ -151,7 +156,7 @@ class ThreadRegistry:
         del self._retained[conversation.id]
         conversation.open = True
         conversation.status = ConversationStatus.CREATED
-        conversation.frames = set()
+        conversation.children = set()
         conversation.failure = None
         conversation.exchanges.clear()
         return self._add(conversation)
@@ -159,6 +164,8 @@ class ThreadRegistry:
     def _peek_retained(self, conversation_id: str) -> Conversation | None:
         conversation = self._retained.get(conversation_id)
         if conversation is not None and conversation.finished_at + self.thread_idle_ttl <= self._clock():
+            del self._retained[conversation_id]
+            self.on_forget(conversation_id)
             return None
         return conversation
 
@@ -186,7 +193,7 @@ class ThreadRegistry:
             frame_id = self.ids.next()
         frame = Frame(frame_id, conversation, conversation.owner, callee, None, 1, None, exchange)
         self._frames[frame_id] = frame
-        conversation.frames.add(frame)
+        conversation.children.add(frame)
         return frame
 
     def open_child(
@@ -202,10 +209,8 @@ class ThreadRegistry:
             frame.tag = tag
         if expect_answer:
             frame.expect_answer = True
-        parent.open_children += 1
-        parent.has_called = True
+        _hang_below(parent, frame)
         self._frames[frame_id] = frame
-        conversation.frames.add(frame)
         return frame
 
     def hand_over(self, frame: Frame, listener: Listener) -> Frame:
@@ -224,9 +229,10 @@ class ThreadRegistry:
         successor.expect_answer = frame.expect_answer
         successor.alias = frame.alias
         if frame.parent is not None:
-            frame.parent.open_children += 1
+            _hang_below(frame.parent, successor)
+        else:
+            frame.conversation.children.add(successor)
         self._frames[successor.id] = successor
-        frame.conversation.frames.add(successor)
         return successor
 
     def close(self, frame: Frame, state: FrameState) -> None:
@@ -236,7 +242,11 @@ class ThreadRegistry:
         frame.state = state
         self._frames.pop(frame.id, None)
         conversation = frame.conversation
-        conversation.frames.discard(frame)
+        holder = frame.holder
+        if holder.children is not None:
+            holder.children.discard(frame)
+        if frame.children:
+            _hand_children_to(holder, frame)
         if frame.holds:
             conversation.holds -= frame.holds
             if frame is not self._root:
@@ -329,10 +339,8 @@ class ThreadRegistry:
             None,
             parent.exchange,
         )
-        parent.open_children += 1
-        parent.has_called = True
+        _hang_below(parent, frame)
         self._frames[frame.id] = frame
-        parent.conversation.frames.add(frame)
         return frame.id
 
     def prune_for_response(self, thread_id: str) -> tuple[str, str] | tuple[None, None]:
@@ -366,7 +374,7 @@ class ThreadRegistry:
             return
         self.close(frame, FrameState.CANCELLED)
         conversation = frame.conversation
-        if conversation.open and not conversation.frames and not conversation.pending:
+        if conversation.open and not conversation.children and not conversation.pending:
             self.abandon(conversation)
 
     def debug_dump(self) -> dict[str, str]:
@@ -381,6 +389,26 @@ class ThreadRegistry:
         self._conversations.clear()
         self._retained.clear()
         self._root = None
+
+
+def _hang_below(parent: Frame, child: Frame) -> None:
+    parent.open_children += 1
+    if parent.children is None:
+        parent.children = {child}
+    else:
+        parent.children.add(child)
+
+
+def _hand_children_to(holder: Frame | Conversation, frame: Frame) -> None:
+    """The children of a frame that ends run on; they must still be found from above."""
+    children = frame.children or set()
+    frame.children = None
+    for child in children:
+        child.holder = holder
+    if holder.children is None:
+        holder.children = children
+    else:
+        holder.children |= children
 
 
 def _nothing(_: Any) -> None:

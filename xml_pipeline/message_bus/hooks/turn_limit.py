@@ -17,7 +17,7 @@ class TurnLimit(TurnHook):
     """
 
     def __init__(self, max_turns: int) -> None:
-        self._max_turns = max_turns
+        self.max_turns = max_turns
 
     def before(self, state: MessageState, metadata: HandlerMetadata) -> None:
         frame, listener = state.frame, state.listener
@@ -26,7 +26,7 @@ class TurnLimit(TurnHook):
         if listener.is_generic and state.is_answer and state.from_id != "system":
             return
         frame.turns += 1
-        if frame.turns > self._max_turns:
+        if frame.turns > self.max_turns:
             raise HopLimitError(
-                f"{listener.name!r} took {self._max_turns} turns on one frame (max_turns)", target=listener.name
+                f"{listener.name!r} took {self.max_turns} turns on one frame (max_turns)", target=listener.name
             )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING
 
 from third_party.xmlable import codec_of
@@ -33,7 +34,7 @@ def deserialize(state: MessageState, codec: Codec[Any]) -> MessageState:
         raise ValidationError("no payload_tree")
     try:
         state.payload = codec.decode(payload)
-    except Exception as error:
+    except (Exception, asyncio.CancelledError, GeneratorExit, SystemExit) as error:
         # Anything: a class's own __post_init__ or validator may raise what it likes, and the message is at fault.
         raise ValidationError(f"Deserialization failed: {type(error).__name__}: {error}") from None
     return state

@@ -13,6 +13,7 @@ No exception leaves an adapter, since one exception would end the stream for eve
 
 from __future__ import annotations
 
+import asyncio
 import functools
 import inspect
 import logging
@@ -30,9 +31,12 @@ if TYPE_CHECKING:
     AsyncStep: TypeAlias = Callable[[MessageState], Awaitable[MessageState]]
     BatchStep: TypeAlias = Callable[[list[MessageState]], list[MessageState]]
 
-__all__ = ["lift", "over_batch", "record_failure", "run_step", "step", "wrap_step"]
+__all__ = ["checked", "lift", "over_batch", "record_failure", "run_step", "step", "wrap_step"]
 
 _log = logging.getLogger(__name__)
+
+_THEIRS = (Exception, asyncio.CancelledError, GeneratorExit, SystemExit)
+"""What a function of users may raise. Nothing is awaited in a step, so none of it can be meant for the pump."""
 
 
 def run_step(function: Step, state: MessageState) -> MessageState:
@@ -48,8 +52,8 @@ def run_step(function: Step, state: MessageState) -> MessageState:
     if state.error is not None:
         return state
     try:
-        return _checked(function(state), state, function)
-    except Exception as error:
+        return checked(function(state), state, function)
+    except _THEIRS as error:
         return record_failure(state, error, _name(function))
 
 
@@ -70,8 +74,8 @@ def lift(function: Step) -> BatchStep:
                 try:
                     result = function(state)
                     if result is not state:
-                        batch[index] = _checked(result, state, function)
-                except Exception as error:
+                        batch[index] = checked(result, state, function)
+                except _THEIRS as error:
                     record_failure(state, error, name)
         return batch
 
@@ -111,7 +115,7 @@ def wrap_step(function: Step | AsyncStep) -> AsyncStep:
     return step(cast("Step", function))
 
 
-def _checked(result: object, state: MessageState, function: Step) -> MessageState:
+def checked(result: object, state: MessageState, function: Callable[..., object]) -> MessageState:
     """What a step returned, if it is a message. A copy, e.g. by ``dataclasses.replace``, stays the same message: it
     gets all that the pump keeps about it."""
     if isinstance(result, type(state)):
@@ -127,7 +131,7 @@ def _name(function: Callable[..., object]) -> str:
     return getattr(function, "__name__", type(function).__name__)
 
 
-def record_failure(state: MessageState, error: Exception, name: str) -> MessageState:
+def record_failure(state: MessageState, error: BaseException, name: str) -> MessageState:
     """Turn an exception into a message's outcome; the first one of a message wins.
 
     Args:
@@ -154,6 +158,8 @@ def record_failure(state: MessageState, error: Exception, name: str) -> MessageS
 
 def _drop_frames(error: BaseException | None) -> None:
     # The state keeps its failure, and a traceback's frames keep the state: a cycle for the collector, per bad message.
-    while error is not None:
+    seen: set[int] = set()  # a chain of exceptions may be a circle
+    while error is not None and id(error) not in seen:
+        seen.add(id(error))
         error.__traceback__ = None
         error = error.__cause__ or error.__context__
