@@ -120,6 +120,17 @@ async def test_a_message_of_a_handler_that_names_nobody_is_a_routing_error(to: A
     assert told == [("routing", "t")] * 2
 
 
+@pytest.mark.parametrize("to", [None, 7, b"crowd", ["crowd"], ""])
+@pytest.mark.parametrize("verb", [HandlerResponse, HandlerResponse.call, HandlerResponse.delegate])
+async def test_so_it_is_for_a_tool_that_may_call_everybody(verb: Any, to: Any) -> None:
+    pump = StreamPump()
+    pump.register("tool", Recorder(lambda message, _: verb(message, to)), Note)
+    crowd(pump, left=says("left"))
+    async with audited(pump):
+        with pytest.raises(RoutingError):
+            await pump.request("tool", Note())
+
+
 async def test_a_class_that_two_groups_take_needs_a_name() -> None:
     pump = StreamPump()
     pump.register("a.x", says("a"), Ask, broadcast=True)

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from xml_pipeline import HandlerMetadata, HandlerResponse, StreamPump
 from xml_pipeline.errors import ConversationCancelled, DeadlineExceeded, ForgedMessage, NoAnswer, ValidationError
 from xml_pipeline.memory import get_context_buffer
+from xml_pipeline.message_bus.operators import pipe
 from xml_pipeline.message_bus.thread_registry import Conversation, Frame, get_registry
 
 from .helpers import PATIENCE, Ask, Gate, Note, Recorder, Reply, audited, calls, echo, reached
@@ -627,3 +628,71 @@ async def test_open_conversations_are_never_evicted() -> None:
         assert pump.engine.history.by_conversation(thread)[0].payload == Ask("old")
         gate.opened.set()
         assert await pump.wait(thread) == Reply("still here")
+
+
+# --- cancelling twice, and what is not to be cancelled ----------------------------------------------------------------
+
+
+async def test_a_cancelled_conversation_whose_message_is_still_inside_a_stage_can_be_continued() -> None:
+    inside, go = asyncio.Event(), asyncio.Event()
+
+    class Slow(StreamPump):
+        def build_pipeline(self, source: Any) -> Any:
+            return super().build_pipeline(source | pipe.map(self._hold))
+
+        async def _hold(self, state: Any) -> Any:
+            if state.from_id == "external" and not go.is_set():
+                inside.set()
+                await go.wait()
+            return state
+
+    pump = Slow()
+    pump.register("echo", echo, Ask)
+    async with audited(pump) as audit:
+        await pump.inject("echo", Ask("first"), thread_id=CHOSEN)
+        await reached(inside)
+        assert pump.cancel(CHOSEN)
+        assert not pump.cancel(CHOSEN)  # nothing is left to cancel
+        second = asyncio.create_task(pump.request("echo", Ask("second"), thread_id=CHOSEN))
+        go.set()
+        assert await second == Reply("second")
+        await audit.idle()
+        statuses = audit.statuses(CHOSEN)
+    assert statuses.count("killed") == 1
+    assert statuses[-2:] == ["active", "completed"]
+
+
+async def test_cancel_of_what_is_complete_changes_nothing() -> None:
+    pump = StreamPump()
+    pump.register("echo", echo, Ask)
+    async with audited(pump) as audit:
+        await pump.request("echo", Ask(), thread_id=CHOSEN)
+        await audit.idle()
+        assert not pump.cancel(CHOSEN)
+        assert not pump.cancel("nobody knows this")
+        await audit.idle()
+        assert audit.statuses(CHOSEN) == ["created", "active", "completed"]
+
+
+async def test_the_pumps_own_conversation_cannot_be_cancelled_even_from_a_handler() -> None:
+    cancelled = []
+
+    async def meddle(payload: Ask, metadata: HandlerMetadata) -> HandlerResponse:
+        root = get_registry().root_uuid
+        assert root is not None
+        cancelled.append(pump.cancel(root))
+        return HandlerResponse.respond(Reply("tried"))
+
+    pump = StreamPump()
+    pump.register("meddle", meddle, Ask)
+    async with audited(pump) as audit:
+        before = pump.statistics()
+        assert await pump.request("meddle", Ask()) == Reply("tried")
+        await audit.idle()
+        after = pump.statistics()
+        assert (
+            (after.open_frames, after.open_conversations) == (before.open_frames, before.open_conversations) == (1, 1)
+        )
+        assert pump.engine.registry.root_uuid is not None
+        assert audit.statuses(pump.engine.registry.root_uuid) == []
+    assert cancelled == [False]

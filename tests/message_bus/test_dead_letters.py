@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import uuid
 from typing import Any
 
 import pytest
 
+from xml_pipeline import HandlerMetadata, StreamPump
 from xml_pipeline.errors import Overloaded
 from xml_pipeline.message_bus.dead_letters import DeadLetter, DeadLetters
+from xml_pipeline.message_bus.message_state import MessageState
+
+from .helpers import Ask, audited
 
 
 def put(store: DeadLetters, wire: bytes = b"<message/>", **changes: Any) -> DeadLetter:
@@ -186,3 +191,110 @@ async def test_clearing_while_a_retry_is_under_way(accepted: bool) -> None:
         with pytest.raises(Overloaded):
             await task
     assert (len(store), store.total_bytes) == (0, 0)
+
+
+# --- in a pump --------------------------------------------------------------------------------------------------------
+
+
+class Fails:
+    """Fails for the texts it is told to, and remembers what it handled."""
+
+    def __init__(self, *texts: str) -> None:
+        self.texts = set(texts)
+        self.handled: list[str] = []
+
+    async def __call__(self, payload: Ask, metadata: HandlerMetadata) -> None:
+        self.handled.append(payload.text)
+        if payload.text in self.texts:
+            raise RuntimeError("not now")
+
+
+def three_payloads(thread: str, extension: str = "") -> bytes:
+    payloads = "".join(f'<Ask xmlns=""><Text>{text}</Text></Ask>' for text in "abc")
+    return (
+        '<message xmlns="https://xml-pipeline.org/ns/envelope/v1">'
+        f"<meta><from>bob</from><to>tool</to><thread>{thread}</thread>{extension}</meta>{payloads}</message>"
+    ).encode()
+
+
+async def test_each_payload_of_an_envelope_has_a_letter_of_its_own_and_is_retried_alone() -> None:
+    tool = Fails("a", "c")
+    thread = str(uuid.uuid4())
+    pump = StreamPump()
+    pump.register("tool", tool, Ask)
+    async with audited(pump) as audit:
+        await pump.inject(three_payloads(thread), thread, "bob")
+        await audit.idle()
+        letters = pump.dead_letters.list()
+        assert {(letter.conversation_id, letter.from_id, letter.target) for letter in letters} == {
+            (thread, "bob", "tool")
+        }
+        assert len(letters) == 2
+        tool.texts.clear()
+        tool.handled.clear()
+        for letter in letters:
+            await pump.dead_letters.retry(letter.id)
+        await audit.idle()
+        assert sorted(tool.handled) == ["a", "c"]
+        assert len(pump.dead_letters) == 0
+
+
+async def test_a_member_of_a_group_is_retried_alone() -> None:
+    good, bad = Fails(), Fails("x")
+    pump = StreamPump()
+    pump.register("crowd.good", good, Ask, broadcast=True)
+    pump.register("crowd.bad", bad, Ask, broadcast=True)
+    async with audited(pump) as audit:
+        await pump.inject("crowd", Ask("x"))
+        await audit.idle()
+        (letter,) = pump.dead_letters.list()
+        assert letter.target == "crowd.bad"
+        bad.texts.clear()
+        await pump.dead_letters.retry(letter.id)
+        await audit.idle()
+        assert (good.handled, bad.handled) == (["x"], ["x", "x"])
+        assert len(pump.dead_letters) == 0
+
+
+async def test_a_letter_that_fails_again_is_one_letter_with_one_attempt_more() -> None:
+    tool = Fails("b")
+    thread = str(uuid.uuid4())
+    pump = StreamPump()
+    pump.register("tool", tool, Ask)
+    async with audited(pump) as audit:
+        await pump.inject(three_payloads(thread), thread, "bob")
+        await audit.idle()
+        for attempts in range(3):
+            (letter,) = pump.dead_letters.list()
+            assert letter.attempts == attempts
+            await pump.dead_letters.retry(letter.id)
+            await audit.idle()
+    assert tool.handled == ["a", "b", "c", "b", "b", "b"]
+
+
+@pytest.mark.parametrize("payloads", [1, 3])
+async def test_extensions_survive_a_retry(payloads: int) -> None:
+    metas: list[list[str]] = []
+
+    class Looking(StreamPump):
+        def _validate_and_deserialize(self, state: MessageState) -> MessageState:
+            if state.from_id == "bob":
+                assert state.envelope_tree is not None
+                metas.append([str(child.tag) for child in state.envelope_tree[0]])
+            return super()._validate_and_deserialize(state)
+
+    thread = str(uuid.uuid4())
+    raw = three_payloads(thread, '<x:key xmlns:x="urn:x">k</x:key>')
+    if payloads == 1:
+        raw = raw.replace(b'<Ask xmlns=""><Text>b</Text></Ask><Ask xmlns=""><Text>c</Text></Ask>', b"")
+    pump = Looking()
+    pump.register("tool", Fails("a"), Ask)
+    async with audited(pump) as audit:
+        await pump.inject(raw, thread, "bob")
+        await audit.idle()
+        metas.clear()
+        (letter,) = pump.dead_letters.list()
+        await pump.dead_letters.retry(letter.id)
+        await audit.idle()
+    assert len(metas) == 1
+    assert "{urn:x}key" in metas[0]

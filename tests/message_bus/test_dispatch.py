@@ -615,3 +615,66 @@ async def test_a_task_of_a_running_handler_lends_that_handlers_slot():
     async with running(pump):
         assert await pump.request("outer", Ask()) == Reply("01234")
         assert await pump.request("outer", Ask()) == Reply("01234")
+
+
+async def test_workers_that_stood_in_for_others_go_when_they_are_not_needed():
+    pump = StreamPump(max_concurrent_handlers=3)
+
+    async def outer(payload, metadata):
+        return HandlerResponse.respond(await pump.request("inner", payload, timeout=5.0))
+
+    async def inner(payload, metadata):
+        await asyncio.sleep(0)
+        return HandlerResponse.respond(Reply(payload.text))
+
+    pump.register("outer", outer, Ask)
+    pump.register("inner", inner, Ask)
+    async with running(pump):
+        before = len(asyncio.all_tasks())
+        answers = await asyncio.gather(*(pump.request("outer", Ask(str(number))) for number in range(100)))
+        assert answers == [Reply(str(number)) for number in range(100)]
+        await pump.wait_idle()
+        for _ in range(3):  # those that idle find out when they are woken
+            await asyncio.gather(*(pump.request("inner", Ask()) for _ in range(10)))
+        await quiesce()
+        assert len(asyncio.all_tasks()) <= before + 3
+
+
+@pytest.mark.parametrize("when", ["at work", "done"])
+async def test_nothing_is_kept_of_listeners_that_come_and_go(when):
+    pump = StreamPump()
+
+    async def working(payload, metadata):
+        if when == "at work":
+            pump.unregister_listener(payload.text)
+        return HandlerResponse.respond(Reply(payload.text))
+
+    async with running(pump):
+        lanes = len(pump.engine.dispatcher.lanes.by_key)
+        for number in range(30):
+            name = f"worker {number}"
+            pump.register(name, working, Ask)
+            assert await pump.request(name, Ask(name)) == Reply(name)
+            if when == "done":
+                pump.unregister_listener(name)
+        await pump.wait_idle()
+        assert len(pump.engine.dispatcher.lanes.by_key) == lanes
+
+
+async def test_a_listener_that_is_registered_again_while_it_works_keeps_its_limit():
+    first, second = Gate(), Gate()
+    pump = StreamPump()
+    pump.register("one", first, Ask, concurrency=1)
+    async with running(pump):
+        asking = [asyncio.create_task(pump.request("one", Ask("first")))]
+        await first.until_begun(1)
+        pump.unregister_listener("one")
+        pump.register("one", second, Ask, concurrency=1)
+        asking += [asyncio.create_task(pump.request("one", Ask(f"then {number}"))) for number in range(3)]
+        await second.until_begun(1)
+        first.open()
+        await quiesce()
+        assert second.most == 1
+        second.open()
+        await asyncio.gather(*asking)
+    assert second.most == 1

@@ -698,9 +698,7 @@ async def test_a_hook_that_never_ends_costs_no_slot(where, monkeypatch, caplog):
         hook = Stuck()
         pump.register_dispatch_hook(hook)
         for _ in range(3):
-            (answer,) = await asyncio.gather(
-                pump.request("tool", Ask("x"), timeout=GUARD / 2), return_exceptions=True
-            )
+            (answer,) = await asyncio.gather(pump.request("tool", Ask("x"), timeout=GUARD / 2), return_exceptions=True)
             assert isinstance(answer, HandlerError) if where == "on_failed" else answer == Reply("x")
         await until(lambda: len([entry for entry in hook.log if entry[0] == "complete"]) == 3)
         assert pump.statistics().running == 0

@@ -466,3 +466,24 @@ async def test_subscribing_in_the_middle_and_leaving():
         await pump.wait_idle()
         assert len(seen) == count
     assert {event.conversation_id for event in seen} == {thread}
+
+
+@pytest.mark.parametrize("asynchronous", [False, True])
+async def test_a_callback_that_wants_to_exit_ends_nothing(asynchronous: bool) -> None:
+    told: list[object] = []
+
+    def exits(event: object) -> None:
+        told.append(event)
+        raise SystemExit(4)
+
+    async def exits_later(event: object) -> None:
+        exits(event)
+
+    pump = StreamPump()
+    pump.register("echo", echo, Ask)
+    pump.subscribe_events(exits_later if asynchronous else exits)
+    async with audited(pump) as audit:
+        for _ in range(3):
+            assert await pump.request("echo", Ask("x")) == Reply("x")
+        await audit.idle()
+    assert len(told) > 3

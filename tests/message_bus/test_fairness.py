@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import uuid
 from collections import Counter
 
 import pytest
 
+from xml_pipeline.envelope import message_text
 from xml_pipeline.message_bus.message_state import HandlerResponse
 from xml_pipeline.message_bus.stream_pump import StreamPump
 
@@ -491,3 +493,67 @@ async def test_messages_of_one_conversation_are_handled_in_the_order_they_were_s
         gate.open()
         await pump.wait_idle()
     assert got == list(range(110))
+
+
+def claiming(claimed, real, sender="mallory"):
+    """An envelope whose first look says one target, and whose meaning is another."""
+    thread = str(uuid.uuid4())
+    raw = message_text('<Ask xmlns=""/>', sender, real, thread)
+    return raw.replace(b"<meta>", f"<meta><!-- <to>{claimed}</to> -->".encode()), thread
+
+
+async def test_a_sender_takes_no_room_from_a_listener_that_he_does_not_address():
+    gate = Gate()
+    pump = StreamPump()
+    pump.register("slow", gate, Ask, concurrency=1)
+    pump.register("fast", echo, Ask)
+    async with running(pump):
+        for _ in range(100):
+            raw, thread = claiming("fast", "slow")
+            await pump.inject(raw, thread, "mallory")
+        await gate.until_begun(1)
+        await quiesce(100)
+        for number in range(5):
+            assert await pump.request("fast", Ask(str(number)), timeout=5) == Reply(str(number))
+        gate.open()
+        await pump.wait_idle()
+    assert len(gate.ended) == 100
+
+
+async def test_nor_does_he_do_so_for_ever():
+    """Many more than any queue holds: some are refused, the others are handled, and nobody else notices."""
+    gate = Gate(answer=False)
+    pump = StreamPump(max_queue_per_listener=50, max_queue=1000)
+    pump.register("slow", gate, Ask, concurrency=1)
+    pump.register("fast", echo, Ask)
+    async with running(pump):
+        for _ in range(300):
+            raw, thread = claiming("fast", "slow")
+            await pump.inject(raw, thread, "mallory")
+        await gate.until_begun(1)
+        assert await pump.request("fast", Ask("x"), timeout=5) == Reply("x")
+        gate.open()
+        await pump.wait_idle()
+        statistics = pump.statistics()
+        assert sum(statistics.outcomes.values()) == statistics.accepted
+
+
+async def test_messages_without_a_target_wait_for_the_group_that_takes_them():
+    gate = Gate()
+    pump = StreamPump()
+    pump.register("one.a", gate, Ask, broadcast=True, concurrency=1)
+    pump.register("two.a", answers_number, Other, broadcast=True)
+    async with running(pump):
+        for _ in range(100):
+            await pump.inject(None, Ask())
+        await gate.until_begun(1)
+        await quiesce(100)
+        for number in range(5):
+            assert await pump.request(None, Other(number), timeout=5) == Other(number)
+        gate.open()
+        await pump.wait_idle()
+    assert len(gate.ended) == 100
+
+
+async def answers_number(payload, metadata):
+    return HandlerResponse.respond(Other(payload.number))

@@ -618,3 +618,35 @@ async def test_a_silent_pump_stops_though_it_was_never_idle_long():
         async with running(StreamPump()) as one:
             assert one.statistics().state == "running"
     await pump.shutdown()
+
+
+async def test_a_stopped_pump_cannot_be_entered_again():
+    pump = make()
+    async with guard():
+        async with pump:
+            assert await pump.request("tool", Ask("x")) == Reply("x")
+        before = asyncio.all_tasks()
+        with pytest.raises(PumpStopped):
+            async with pump:
+                raise AssertionError("the block was entered")
+        with pytest.raises(PumpStopped):
+            await pump.start()
+        assert asyncio.all_tasks() == before  # no run() that nobody looks after
+    assert pump.statistics().state == "stopped"
+
+
+async def test_a_draining_pump_cannot_be_entered():
+    gate = Gate()
+    pump = StreamPump()
+    pump.register("tool", gate, Ask)
+    async with running(pump):
+        asking = asyncio.create_task(pump.request("tool", Ask("x")))
+        await gate.until_begun(1)
+        stopping = asyncio.create_task(pump.shutdown())
+        await quiesce()
+        with pytest.raises(PumpStopped):
+            async with pump:
+                raise AssertionError("the block was entered")
+        gate.open()
+        assert (await stopping).drained
+        assert await asking == Reply("x")

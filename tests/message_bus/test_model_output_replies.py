@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from lxml import etree
 
 from xml_pipeline import HandlerMetadata, HandlerResponse, StreamPump
 from xml_pipeline.errors import PipelineError, RoutingError, ValidationError
@@ -274,3 +275,63 @@ async def test_a_routing_error_of_a_tool_that_returns_bytes_reaches_its_caller()
     async with audited(pump):
         with pytest.raises(RoutingError):
             await pump.request("model", Ask())
+
+
+@pytest.mark.parametrize(
+    "unusable",
+    [
+        '<x xmlns="urn:x"/>',
+        '<p:x xmlns:p="urn:x"/>',
+        "<x/>",
+        "<message><to>x</to></message>",
+        "<message><meta><to>peer</to><to>secret</to></meta><Ask/></message>",
+        '<message><meta><to>peer</to></meta><p:Ask xmlns:p="urn:q"/></message>',
+        "<message/>",
+        "<message><meta><to>peer</to></meta></message>",
+    ],
+)
+@pytest.mark.parametrize("first", [True, False])
+async def test_one_unusable_root_does_not_take_the_usable_ones_with_it(unusable: str, first: bool) -> None:
+    usable = "<Reply><Text>usable</Text></Reply>"
+    raw = (unusable + usable if first else usable + unusable).encode()
+    sink = Recorder()
+    pump = StreamPump()
+    pump.register("model", model(raw), Ask, agent=True, peers=["peer"], output_class=Reply)
+    pump.register("peer", sink, Ask)
+    async with audited(pump) as audit:
+        assert [answer.text async for answer in pump.stream("model", Ask())] == ["usable"]
+        await audit.idle()
+        (event,) = audit.outcomes(to_id="model")
+    assert any("dropped" in repair for repair in event.repairs)
+    assert not sink.seen
+
+
+@pytest.mark.parametrize("inner", ["", ' xmlns=""'])
+@pytest.mark.parametrize("outer", ["", ' xmlns="https://xml-pipeline.org/ns/envelope/v1"'])
+async def test_a_request_may_be_written_with_and_without_the_envelopes_namespace(outer: str, inner: str) -> None:
+    """A model that follows the envelope leaves its payload in the envelope's namespace."""
+    sink = Recorder()
+    raw = f"<message{outer}><meta><to>sink</to></meta><Note{inner}><Text>a</Text></Note></message>"
+    pump = StreamPump()
+    pump.register("model", model(raw.encode()), Ask, agent=True, peers=["sink"])
+    pump.register("sink", sink, Note)
+    async with audited(pump) as audit:
+        await pump.inject("model", Ask())
+        await audit.idle()
+    assert sink.payloads == [Note("a")]
+
+
+@pytest.mark.parametrize("text", ["about xmlns", " xmlns=", "a>b xmlns:x='urn:x'", 'xmlns="urn:x"'])
+async def test_an_attribute_may_speak_of_namespaces(text: str) -> None:
+    element = etree.Element("Any")
+    element.set("note", text)
+    sink = Recorder()
+    pump = StreamPump()
+    pump.register_generic_listener(
+        "tool", Recorder(lambda message, _: HandlerResponse(element, "sink") if message.tag == "Ask" else None)
+    )
+    pump.register_generic_listener("sink", sink)
+    async with audited(pump) as audit:
+        await pump.inject("tool", Ask())
+        await audit.idle()
+    assert [payload.get("note") for payload in sink.payloads] == [text]

@@ -16,6 +16,7 @@ from xml_pipeline.errors import (
     DeadlineExceeded,
     HandlerError,
     PipelineError,
+    PumpStopped,
     RoutingError,
     ValidationError,
 )
@@ -121,7 +122,7 @@ async def test_branch_errors_off():
     class Branching(StreamPump):
         def build_pipeline(self, source):
             def checked(state):
-                if b"bad" in (state.raw_bytes or b""):
+                if b">bad<" in (state.raw_bytes or b""):
                     raise ValidationError("bad")
                 return state
 
@@ -213,6 +214,27 @@ async def test_a_timeout_that_passes_while_a_message_waits_is_not_started():
         results = await asyncio.gather(first, second, return_exceptions=True)
         assert [type(result) for result in results] == [DeadlineExceeded] * 2
     assert gate.begun == ["a"]
+
+
+@pytest.mark.parametrize("what", ["group", "payloads"])
+async def test_a_timeout_is_that_of_every_message_that_one_becomes(what):
+    """Each member of a group, and each payload of an envelope, has no more time than the message had."""
+    left = []
+
+    async def look(payload, metadata):
+        left.append(metadata.deadline - asyncio.get_running_loop().time())
+        return HandlerResponse.respond(Reply())
+
+    pump = pump_with(pipe.timeout(100), handler=look)
+    for name in ("crowd.one", "crowd.two", "crowd.three"):
+        pump.register(name, look, Ask, broadcast=True, timeout=3600)
+    pump.unregister_listener("tool")
+    pump.register("tool", look, Ask, timeout=3600)
+    async with running(pump):
+        await (pump.inject("crowd", Ask()) if what == "group" else pump.inject(two_payloads()))
+        await pump.wait_idle()
+    assert len(left) == (3 if what == "group" else 2)
+    assert all(0 < seconds <= 100 for seconds in left)
 
 
 async def test_space_out_external_messages():
@@ -342,10 +364,8 @@ def populate(pump):
 
 
 def two_payloads():
-    raw = message_text(
-        '<Ask xmlns=""><Text>first</Text></Ask><Ask xmlns=""><Text>second</Text></Ask>', "external", "tool", str(uuid4())
-    )
-    return raw if isinstance(raw, bytes) else raw.encode()
+    payloads = "".join(f'<Ask xmlns=""><Text>{text}</Text></Ask>' for text in ("first", "second"))
+    return message_text(payloads, "external", "tool", str(uuid4()))
 
 
 async def does_everything(pump):
@@ -612,7 +632,7 @@ async def test_a_cancelled_message_leaves_its_stage():
 @pytest.mark.parametrize("error", [ValueError, StopIteration, KeyError])
 async def test_an_exception_is_that_messages_outcome(kind, error):
     def fail(state):
-        if b"bad" in (state.raw_bytes or b""):
+        if b">bad<" in (state.raw_bytes or b""):
             raise error
         return [state] if kind == "flatmap" else state
 
@@ -630,7 +650,7 @@ async def test_an_exception_is_that_messages_outcome(kind, error):
 async def test_an_exception_in_an_async_function_too(kind):
     async def fail(state):
         await asyncio.sleep(0)
-        if b"bad" in (state.raw_bytes or b""):
+        if b">bad<" in (state.raw_bytes or b""):
             raise ValueError("why")
         return state
 
@@ -641,6 +661,26 @@ async def test_an_exception_in_an_async_function_too(kind):
         )
     assert [results[0], results[2]] == [Reply("good")] * 2
     assert "ValueError: why" in results[1].detail
+
+
+@pytest.mark.parametrize("kind", ["map", "action", "filter", "flatmap"])
+@pytest.mark.parametrize("error", [asyncio.CancelledError, GeneratorExit, SystemExit])
+async def test_what_a_plain_function_raises_never_ends_the_pump(kind, error):
+    """Nothing is awaited in it: a cancellation can only be its own."""
+
+    def fail(state):
+        if b">bad<" in (state.raw_bytes or b""):
+            raise error("why")
+        return [state] if kind == "flatmap" else state
+
+    pump = pump_with(getattr(pipe, kind)(fail))
+    async with running(pump):
+        for _ in range(2):
+            with pytest.raises(PipelineError) as caught:
+                await pump.request("tool", Ask("bad"), timeout=5)
+            assert not isinstance(caught.value, PumpStopped)
+            assert await pump.request("tool", Ask("good"), timeout=5) == Reply("good")
+        assert pump.statistics().state == "running"
 
 
 async def test_an_async_function_that_is_cancelled_from_inside():
@@ -812,7 +852,7 @@ async def test_each_stage_can_be_overridden_and_may_fail(name):
 
     def wrapped(self, state):
         seen[name] += 1
-        if state.metadata.get("fail") or b"bad" in (state.wire or state.raw_bytes or b""):
+        if state.metadata.get("fail") or b">bad<" in (state.wire or state.raw_bytes or b""):
             raise ValueError("in " + name)
         return getattr(super(custom, self), name)(state)
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import json
+import sys
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
+from types import FrameType
 from typing import Any
 
 import pytest
@@ -28,7 +30,7 @@ from xml_pipeline.errors import (
 from xml_pipeline.message_bus.events import AgentStateEvent, MessageReceivedEvent, MessageSentEvent
 from xml_pipeline.message_bus.message_state import SystemError
 
-from .helpers import PATIENCE, Ask, Gate, Note, Recorder, Reply, audited, calls, crash, echo, reached, text_of
+from .helpers import PATIENCE, Ask, Count, Gate, Note, Recorder, Reply, audited, calls, crash, echo, reached, text_of
 
 Handler = Callable[[Any, HandlerMetadata], Any]
 
@@ -784,3 +786,72 @@ async def test_cancelled_messages_are_no_dead_letters() -> None:
         await audit.idle()
         assert not pump.dead_letters.list()
         assert audit.statuses(thread) == ["created", "active", "killed"]
+
+
+class Effort:
+    """Counts the lines that run in the modules which keep the books: work, where time would depend on the machine."""
+
+    FILES = ("ledger.py", "thread_registry.py", "conversation.py")
+
+    def __init__(self) -> None:
+        self.lines = 0
+
+    def __enter__(self) -> Effort:
+        self._former = sys.gettrace()
+        sys.settrace(self._call)
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        sys.settrace(self._former)
+
+    def _call(self, frame: FrameType, event: str, arg: object) -> Any:
+        return self._line if frame.f_code.co_filename.endswith(self.FILES) else None
+
+    def _line(self, frame: FrameType, event: str, arg: object) -> Any:
+        self.lines += event == "line"
+        return self._line
+
+
+async def effort_of_ending(width: int, depth: int, how: str) -> int:
+    """An agent calls a tool so often, each call goes so deep; then all of them end at once."""
+    ready, go = asyncio.Event(), asyncio.Event()
+    waiting = 0
+
+    def start(message: Any, _: HandlerMetadata) -> Any:
+        if isinstance(message, Note):
+            return [HandlerResponse(Count(depth - 1), "tool", tag=str(number)) for number in range(width)]
+        return None
+
+    async def dig(payload: Count, metadata: HandlerMetadata) -> HandlerResponse:
+        nonlocal waiting
+        if payload.number:
+            return HandlerResponse.call(Count(payload.number - 1), "tool")
+        waiting += 1
+        if waiting == width:
+            ready.set()
+        await go.wait()
+        if how == "failing":
+            raise RuntimeError("no")
+        return HandlerResponse.respond(Reply())
+
+    pump = StreamPump(max_concurrent_handlers=1000, max_hops=1000)
+    pump.register("agent", Recorder(start), Note, agent=True, peers=["tool"])
+    pump.register("tool", dig, Count)
+    async with audited(pump) as audit:
+        thread = await pump.inject("agent", Note())
+        await reached(ready)
+        with Effort() as effort:
+            if how == "cancelled":
+                pump.cancel(thread)
+            go.set()
+            await audit.idle()
+    return effort.lines
+
+
+@pytest.mark.parametrize("how", ["failing", "answering", "cancelled"])
+@pytest.mark.parametrize(("width", "depth"), [(20, 3), (1, 30)])
+async def test_the_work_of_ending_many_calls_grows_with_their_number(width: int, depth: int, how: str) -> None:
+    """Not with its square: one event loop serves everybody."""
+    small = await effort_of_ending(width, depth, how)
+    large = await effort_of_ending(*(4 * size if size > 3 else size for size in (width, depth)), how)
+    assert large < 6 * small

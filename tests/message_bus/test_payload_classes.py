@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import uuid
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,7 +16,7 @@ from xml_pipeline import HandlerMetadata, HandlerResponse, StreamPump
 from xml_pipeline.errors import ConfigurationError, PipelineError, RoutingError, ValidationError
 from xml_pipeline.message_bus.message_state import SystemError
 
-from .helpers import Ask, Count, Note, Recorder, Reply, audited, calls, echo, text_of
+from .helpers import PATIENCE, Ask, Count, Note, Recorder, Reply, audited, calls, echo, text_of
 
 
 @dataclass
@@ -398,6 +400,38 @@ def test_what_is_no_payload_class_is_refused(payload_class: Any) -> None:
         StreamPump().register("tool", echo, payload_class)
 
 
+def test_a_class_that_is_called_like_the_pumps_own_error_is_refused() -> None:
+    """A listener that takes it would be given the pump's errors as if they were its own class."""
+
+    @dataclass
+    class SystemError:
+        note: str = ""
+
+    pump = StreamPump()
+    with pytest.raises(ConfigurationError) as caught:
+        pump.register("tool", echo, (Ask, SystemError))
+    assert "SystemError" in str(caught.value)
+    with pytest.raises(ConfigurationError):
+        pump.register("tool", echo, Ask, output_class=SystemError)
+    assert "tool" not in pump.listeners
+
+
+@pytest.mark.parametrize("where", ["payload", "output"])
+def test_a_class_that_is_called_like_the_envelope_is_refused(where: str) -> None:
+    @xmlify
+    @dataclass
+    class message:  # noqa: N801, the element's name
+        text: str = ""
+
+    pump = StreamPump()
+    with pytest.raises(ConfigurationError):
+        if where == "payload":
+            pump.register("tool", echo, message)
+        else:
+            pump.register("tool", echo, Ask, output_class=message)
+    assert "tool" not in pump.listeners
+
+
 async def test_listing_the_error_class_delivers_it_as_an_object() -> None:
     tool = calls("nowhere", tag="t")
     pump = StreamPump()
@@ -418,3 +452,74 @@ async def test_a_payload_without_fields_arrives() -> None:
     pump.register("pong", seen, Ping)
     async with audited(pump):
         assert await pump.request("pong", Ping()) == Ping()
+
+
+BAD = ValueError("not good")
+"""One exception object for all: raised again while it is handled, it is its own cause."""
+
+
+@dataclass
+class Picky:
+    text: str = ""
+
+    def __post_init__(self) -> None:
+        if self.text == "same":
+            raise BAD
+        if self.text == "chain":
+            try:
+                raise BAD
+            except ValueError as exc:
+                other = KeyError("other")
+                exc.__cause__ = other
+                raise other from exc
+        if self.text in RAISED:
+            raise RAISED[self.text]("from a payload class")
+
+
+RAISED: dict[str, type[BaseException]] = {
+    "cancelled": asyncio.CancelledError,
+    "closed": GeneratorExit,
+    "exit": SystemExit,
+    "value": ValueError,
+}
+
+
+@pytest.mark.parametrize("text", ["same", "chain", *RAISED])
+async def test_a_payload_class_that_refuses_its_values_ends_its_message_and_nothing_else(text: str) -> None:
+    raw = (
+        '<message xmlns="https://xml-pipeline.org/ns/envelope/v1">'
+        f"<meta><from>external</from><to>tool</to><thread>{{}}</thread></meta>"
+        f'<Picky xmlns=""><Text>{text}</Text></Picky></message>'
+    )
+    tool = Recorder(lambda payload, _: HandlerResponse.respond(Reply(payload.text)))
+    pump = StreamPump()
+    pump.register("tool", tool, Picky)
+    async with audited(pump):
+        for _ in range(2):
+            with pytest.raises(ValidationError):
+                await pump.request(raw.format(uuid.uuid4()).encode(), None, timeout=PATIENCE)
+            assert await pump.request("tool", Picky("fine"), timeout=PATIENCE) == Reply("fine")
+    assert tool.payloads == [Picky("fine")] * 2
+
+
+async def test_a_payload_is_constructed_once() -> None:
+    made = []
+
+    @dataclass
+    class Counted:
+        text: str = ""
+
+        def __post_init__(self) -> None:
+            made.append(self.text)
+            if self.text == "bad" and len(made) > 1:
+                raise ValueError("no")
+
+    pump = StreamPump()
+    pump.register("tool", Recorder(), Counted)
+    async with audited(pump) as audit:
+        for text in ("good", "bad"):
+            payload = Counted.__new__(Counted)
+            payload.text = text
+            await pump.inject("tool", payload)
+            await audit.idle()
+            assert made.count(text) == 1

@@ -161,6 +161,47 @@ async def test_nobody_outside_may_be_the_system_a_listener_or_a_group(from_id: s
 
 
 @pytest.mark.parametrize(
+    "from_id",
+    [
+        " system",
+        "system ",
+        "system\u200b",
+        "sys\u00adtem",
+        "ＳＹＳＴＥＭ",
+        "\u017fystem",
+        "system\u2060.boot",
+        "ｓystem．boot",
+        "\n",
+        "  ",
+        "console\n",
+        "\tconsole",
+        "mesh:x",
+        "mesh:anonymous",
+        "Mesh:x",
+        "ｍesh：x",
+    ],
+)
+async def test_nobody_outside_may_have_a_name_that_only_looks_different(from_id: str) -> None:
+    """Agents and people read it; nor does anybody but the mesh say who is on it."""
+    pump, sink = make()
+    async with audited(pump):
+        with pytest.raises(ForgedMessage):
+            await pump.inject("sink", Ask(), from_id=from_id)
+        with pytest.raises(ForgedMessage):
+            await pump.inject(envelope(from_=escape(from_id)), THREAD, from_id)
+    assert not sink.seen
+
+
+@pytest.mark.parametrize("from_id", ["systems", "the system", "日本", "Ünal", "a b", "meshwork", "console.1"])
+async def test_other_names_are_as_good_as_any(from_id: str) -> None:
+    pump, sink = make()
+    async with audited(pump) as audit:
+        await pump.inject("sink", Ask(), from_id=from_id)
+        await audit.idle()
+    assert sink.metadata[0].from_id == from_id
+
+
+@pytest.mark.parametrize(
     "name", ["external", "External", "mesh:anonymous", "mesh:x", "system", "system.mine", "System.Mine"]
 )
 def test_no_listener_may_have_a_name_that_passes_for_the_outside_or_the_system(name: str) -> None:

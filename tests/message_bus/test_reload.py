@@ -9,7 +9,14 @@ from types import SimpleNamespace
 
 import pytest
 
-from xml_pipeline.errors import DeadlineExceeded, PipelineError, RoutingError
+from xml_pipeline.errors import (
+    DeadlineExceeded,
+    HopLimitError,
+    Overloaded,
+    PipelineError,
+    RoutingError,
+    ValidationError,
+)
 from xml_pipeline.message_bus.events import ReloadEvent
 from xml_pipeline.message_bus.message_state import HandlerResponse
 from xml_pipeline.message_bus.stream_pump import StreamPump
@@ -454,3 +461,177 @@ async def test_a_failing_request_during_reload_is_still_typed(organism):
         pump.reload_config()
         (result,) = await asyncio.gather(asking, return_exceptions=True)
         assert isinstance(result, PipelineError | module.Said | Reply)
+
+
+# -- limits
+
+
+async def limited(organism, settings, *listeners):
+    organism.write(*(listeners or [listener("tool")]), settings=settings)
+    return await started(organism)
+
+
+def reloaded(pump, organism, settings, *listeners):
+    organism.write(*(listeners or [listener("tool")]), settings=settings)
+    event = pump.reload_config()
+    assert event.success, event.error
+    return event
+
+
+async def test_depth_and_fan_out_and_turns_are_those_in_force(organism):
+    pump = await limited(organism, "")
+
+    async def deeper(payload, metadata):
+        return HandlerResponse.call(Ask(), "deeper")
+
+    async def wide(payload, metadata):
+        return [HandlerResponse(Ask(), "tool2") for _ in range(5)]
+
+    async def again(payload, metadata):
+        turns.append(payload)
+        return HandlerResponse(Ask(), "again") if len(turns) < 50 else HandlerResponse.respond(Reply())
+
+    turns = []
+    for name, handler in [("deeper", deeper), ("wide", wide), ("again", again), ("tool2", echo)]:
+        pump.register(name, handler, (Ask, Reply) if name == "wide" else Ask)
+    async with running(pump):
+        reloaded(pump, organism, "max_hops: 3\nmax_fan_out: 4\nmax_turns: 7")
+        with pytest.raises(HopLimitError) as caught:
+            await pump.request("deeper", Ask())
+        assert "max_hops=3" in caught.value.detail
+        with pytest.raises(ValidationError) as refused:
+            await pump.request("wide", Ask())
+        assert "max_fan_out=4" in refused.value.detail
+        with pytest.raises(HopLimitError):
+            await pump.request("again", Ask())
+        assert len(turns) == 7
+        reloaded(pump, organism, "max_turns: 1000")
+        turns.clear()
+        assert await pump.request("again", Ask()) == Reply()
+
+
+async def test_the_size_of_messages_is_the_one_in_force(organism):
+    pump = await limited(organism, "")
+    async with running(pump):
+        long = organism.module().Say("x" * 5_000)
+        await pump.request("tool", long)
+        reloaded(pump, organism, "max_message_bytes: 2000")
+        with pytest.raises(ValidationError):
+            await pump.request("tool", long)
+        reloaded(pump, organism, "max_message_bytes: 20000\nmax_element_depth: 2")
+        with pytest.raises(ValidationError):
+            await pump.request("tool", long)
+        reloaded(pump, organism, "")
+        await pump.request("tool", long)
+
+
+async def test_queues_are_those_in_force(organism):
+    pump = await limited(organism, "max_queue: 1")
+    module_of = organism.module
+    say = module_of().Say
+    await pump.inject("tool", say())
+    waiting = asyncio.create_task(pump.inject("tool", say()))
+    await quiesce()
+    assert not waiting.done()
+    reloaded(pump, organism, "max_queue: 3")
+    async with guard():
+        await waiting
+    await pump.inject_nowait("tool", say())
+    with pytest.raises(Overloaded):
+        await pump.inject_nowait("tool", say())
+    reloaded(pump, organism, "max_queue_per_listener: 2")
+    with pytest.raises(Overloaded):
+        await pump.inject_nowait("tool", say())
+    reloaded(pump, organism, "")
+    await pump.inject_nowait("tool", say())
+    async with running(pump):
+        await pump.wait_idle()
+        assert pump.statistics().outcomes["answered"] == 4
+
+
+@pytest.mark.parametrize(
+    ("before", "after"), [(2, 5), (5, 2), (1, 20), (20, 1)], ids=["more", "fewer", "many more", "one left"]
+)
+async def test_the_number_of_handlers_is_the_one_in_force(organism, before, after):
+    gate, then = Gate(), Gate()
+    pump = await limited(organism, f"max_concurrent_handlers: {before}")
+    pump.register("first", gate, Ask)
+    pump.register("then", then, Ask)
+    async with running(pump):
+        asking = [asyncio.create_task(pump.request("first", Ask(str(number)))) for number in range(30)]
+        await gate.until(lambda: gate.running == before)
+        reloaded(pump, organism, f"max_concurrent_handlers: {after}")
+        if after > before:
+            await gate.until(lambda: gate.running == after)
+        await quiesce()
+        assert gate.running == max(before, after)  # those that run are not touched
+        gate.open()
+        await asyncio.gather(*asking)
+        asking = [asyncio.create_task(pump.request("then", Ask(str(number)))) for number in range(30)]
+        await then.until(lambda: then.running == after)
+        await quiesce()
+        assert then.running == after
+        then.open()
+        await asyncio.gather(*asking)
+
+
+async def test_the_number_of_an_agents_handlers_is_the_one_in_force(organism):
+    gate = Gate()
+    pump = await limited(organism, "max_concurrent_per_agent: 1")
+    pump.register("agent", gate, Ask, agent=True)
+    async with running(pump):
+        asking = [asyncio.create_task(pump.request("agent", Ask(str(number)))) for number in range(10)]
+        await gate.until_begun(1)
+        await quiesce()
+        assert gate.running == 1
+        reloaded(pump, organism, "max_concurrent_per_agent: 4")
+        await gate.until(lambda: gate.running == 4)
+        await quiesce()
+        assert gate.running == 4
+        gate.open()
+        await asyncio.gather(*asking)
+
+
+@pytest.mark.parametrize(("before", "after"), [("", "rate: 1/h"), ("rate: 1/h", "")], ids=["set", "lifted"])
+async def test_the_pumps_rate_is_the_one_in_force(organism, before, after):
+    pump = await limited(organism, before)
+    async with running(pump, shutdown=0.01):
+        say = organism.module().Say
+        if not before:
+            await asyncio.gather(*(pump.request("tool", say()) for _ in range(5)))
+        else:
+            waiting = [asyncio.create_task(pump.request("tool", say(), timeout=4)) for _ in range(5)]
+            await quiesce()
+            assert sum(task.done() for task in waiting) <= 1
+        reloaded(pump, organism, after)
+        if before:
+            await asyncio.gather(*waiting)
+            await pump.request("tool", say(), timeout=4)
+        else:
+            waiting = [asyncio.create_task(pump.request("tool", say())) for _ in range(5)]
+            await quiesce(200)
+            assert sum(task.done() for task in waiting) <= 1
+            await pump.shutdown(0.01)
+            await asyncio.gather(*waiting, return_exceptions=True)
+
+
+async def test_what_is_shown_as_in_force_is_in_force(organism, caplog):
+    """The one limit that cannot change while the pump runs is neither shown nor silently dropped."""
+    pump = await limited(organism, "max_hops: 10\nthread_scheduling: breadth-first")
+    async with running(pump):
+        reloaded(pump, organism, "max_hops: 3\nthread_scheduling: depth-first")
+        assert pump.config.max_hops == pump.engine.limits.max_hops == 3
+        assert pump.config.thread_scheduling == pump.engine.limits.thread_scheduling == "breadth-first"
+        assert "thread_scheduling" in caplog.text
+        caplog.clear()
+        reloaded(pump, organism, "max_hops: 4\nthread_scheduling: breadth-first")
+        assert pump.config.max_hops == pump.engine.limits.max_hops == 4
+        assert "thread_scheduling" not in caplog.text
+
+
+async def test_limits_of_a_file_that_is_refused_are_not_applied(organism):
+    pump = await limited(organism, "max_hops: 10")
+    async with running(pump):
+        organism.write(listener("tool", handler="nowhere"), settings="max_hops: 3")
+        assert not pump.reload_config().success
+        assert pump.config.max_hops == pump.engine.limits.max_hops == 10

@@ -10,7 +10,8 @@ import sys
 import pytest
 
 from xml_pipeline.errors import ConversationCancelled, DeadlineExceeded, HandlerError, PipelineError
-from xml_pipeline.message_bus.message_state import HandlerResponse
+from xml_pipeline.message_bus.events import AgentStateEvent
+from xml_pipeline.message_bus.message_state import HandlerResponse, SystemError
 from xml_pipeline.message_bus.stream_pump import StreamPump
 
 from .pump_kit import Ask, Other, Reply, echo, guard, quiesce, running, until
@@ -128,6 +129,77 @@ async def test_an_exception_whose_text_cannot_be_made():
         with pytest.raises(PipelineError):
             await pump.request("bad", Ask(), timeout=5)
         await still_serves(pump)
+
+
+class Wordless(Exception):
+    """Its text cannot be made."""
+
+    def __str__(self):
+        raise RuntimeError("no text")
+
+    __repr__ = __str__
+
+
+@pytest.mark.parametrize("kind", ["coroutine", "generator"])
+async def test_an_exception_without_words_is_told_like_any_other(kind):
+    async def coroutine(payload, metadata):
+        raise Wordless
+
+    async def generator(payload, metadata):
+        yield HandlerResponse.respond(Reply("first"))
+        raise Wordless
+
+    events = []
+    pump = make(coroutine if kind == "coroutine" else generator)
+    pump.subscribe_events(lambda event: events.append(event) if isinstance(event, AgentStateEvent) else None)
+
+    async def agent(payload, metadata):
+        if isinstance(payload, SystemError):
+            return HandlerResponse.respond(Reply(payload.code))
+        return HandlerResponse(Ask(), "bad") if isinstance(payload, Ask) else None
+
+    pump.register("agent", agent, Ask, agent=True, peers=["bad"])
+    async with running(pump):
+        got = []
+        with pytest.raises(HandlerError) as caught:
+            async for answer in pump.stream("bad", Ask(), timeout=5):
+                got.append(answer)
+        assert "Wordless" in caught.value.detail
+        assert got == ([] if kind == "coroutine" else [Reply("first")])
+        assert await pump.request("agent", Ask(), timeout=5) == Reply("handler")
+        await pump.inject("bad", Ask())
+        await pump.wait_idle()
+        assert len(pump.dead_letters) == 1
+        await pump.engine.events.flush()
+        assert [event.state for event in events if event.agent_name == "bad"][-1] == "error"
+        await still_serves(pump)
+
+
+@pytest.mark.parametrize("kind", ["coroutine", "generator"])
+async def test_a_result_that_comes_after_the_time_because_the_loop_was_blocked(kind, monkeypatch):
+    """The timer that would have ended the handler could not fire."""
+    loop = asyncio.get_running_loop()
+    late = 0.0
+    actual = loop.time
+
+    async def coroutine(payload, metadata):
+        nonlocal late
+        await asyncio.sleep(0)
+        if payload.text == "blocks":
+            late += 100  # as ``time.sleep`` would do
+        await asyncio.sleep(0)
+        return HandlerResponse.respond(Reply(payload.text))
+
+    async def generator(payload, metadata):
+        yield await coroutine(payload, metadata)
+
+    pump = make(coroutine if kind == "coroutine" else generator, timeout=50)
+    async with running(pump):
+        monkeypatch.setattr(loop, "time", lambda: actual() + late)
+        with pytest.raises(DeadlineExceeded):
+            await pump.request("bad", Ask("blocks"), timeout=10_000)
+        assert await pump.request("bad", Ask("fine"), timeout=10_000) == Reply("fine")
+        monkeypatch.undo()
 
 
 async def test_an_exception_in_a_generator_after_some_items():

@@ -8,6 +8,7 @@ import uuid
 import pytest
 
 from xml_pipeline.envelope import message_text
+from xml_pipeline.errors import PumpStopped
 from xml_pipeline.message_bus.events import SourceEvent
 from xml_pipeline.message_bus.stream_pump import StreamPump
 
@@ -201,3 +202,52 @@ async def test_a_source_of_a_pump_that_never_ran():
     async with guard():
         report = await pump.shutdown()
     assert report.drained
+
+
+@pytest.mark.parametrize("error", [asyncio.CancelledError, TimeoutError, GeneratorExit])
+async def test_whatever_a_source_raises_is_reported(error):
+    async def failing():
+        yield ("tool", Ask("before"))
+        raise error
+
+    pump, got, events = make()
+    async with running(pump):
+        pump.add_source(failing(), name="failing")
+        await until(lambda: events)
+        await pump.wait_idle()
+        pump.add_source(items("after"), name="after")
+        await until(lambda: len(events) == 2)
+        await pump.wait_idle()
+    assert [(event.name, event.status) for event in events] == [("failing", "failed"), ("after", "ended")]
+    assert error.__name__ in events[0].error
+    assert got == [("external", "before"), ("external", "after")]
+
+
+async def test_a_stopped_pump_takes_no_source():
+    read = []
+
+    async def source():
+        read.append(True)
+        yield ("tool", Ask())
+
+    pump, got, _ = make()
+    async with running(pump):
+        pass
+    with pytest.raises(PumpStopped):
+        pump.add_source(source())
+    await quiesce()
+    assert not read
+    assert not got
+
+
+async def test_a_source_that_is_stopped_has_not_failed():
+    async def patient():
+        await asyncio.Event().wait()
+        yield
+
+    pump, _, events = make()
+    async with running(pump):
+        pump.add_source(patient(), name="patient")
+        await quiesce()
+    await pump.engine.events.flush()
+    assert [event.status for event in events if event.status == "failed"] == []

@@ -480,3 +480,33 @@ class Books(RuleBasedStateMachine):
 
 TestBooks = Books.TestCase
 TestBooks.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
+
+
+def test_an_id_that_is_given_out_again_is_forgotten_first_and_not_afterwards() -> None:
+    """Also when the timer that forgets it is late."""
+    clock, forgotten = Clock(), list[str]()
+    registry = ThreadRegistry(thread_idle_ttl=10.0, clock=clock)
+    registry.on_forget = forgotten.append
+    first = registry.begin("alice", CHOSEN)
+    registry.retire(first)
+    clock.now += 10.5
+    second = registry.begin("mallory", CHOSEN)
+    assert second is not first
+    assert second.owner == "mallory"
+    assert forgotten == [CHOSEN]
+    registry.expire()
+    assert forgotten == [CHOSEN]
+    assert registry.find(CHOSEN) is second
+
+
+def test_what_is_looked_for_after_its_time_is_forgotten() -> None:
+    clock, forgotten = Clock(), list[str]()
+    registry = ThreadRegistry(thread_idle_ttl=10.0, clock=clock)
+    registry.on_forget = forgotten.append
+    registry.retire(registry.begin("alice", CHOSEN))
+    clock.now += 9.0
+    assert registry.find(CHOSEN) is not None
+    clock.now += 1.5
+    assert registry.find(CHOSEN) is None
+    registry.expire()
+    assert forgotten == [CHOSEN]

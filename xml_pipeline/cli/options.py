@@ -7,10 +7,9 @@ from typing import Annotated
 
 import typer
 
-__all__ = ["FileArgument", "FileOption", "JsonFlag", "LogLevel", "Timeout", "seconds"]
+__all__ = ["FileArgument", "FileOption", "JsonFlag", "LogLevel", "seconds"]
 
 _FILE_HELP = "The organism's file. Default: organism.yaml, else config/organism.yaml."
-_TIMEOUT_HELP = "Seconds to wait: for an answer, or for the organism to finish."
 _LEVELS = ("debug", "info", "warning", "error", "critical")
 
 
@@ -31,10 +30,9 @@ def _level(value: str) -> str:
     return value.lower()
 
 
-FileArgument = Annotated[str | None, typer.Argument(metavar="[FILE]", help=_FILE_HELP, show_default=False)]
+FileArgument = Annotated[str | None, typer.Argument(metavar="FILE", help=_FILE_HELP, show_default=False)]
 FileOption = Annotated[str | None, typer.Option("--file", "-f", metavar="FILE", help=_FILE_HELP, show_default=False)]
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
-Timeout = Annotated[float, typer.Option("--timeout", "-t", metavar="SECONDS", parser=seconds, help=_TIMEOUT_HELP)]
 LogLevel = Annotated[
     str, typer.Option("--log-level", metavar="LEVEL", parser=_level, help=f"Logs on stderr: {', '.join(_LEVELS)}.")
 ]

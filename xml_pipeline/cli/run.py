@@ -10,7 +10,8 @@ from typing import Annotated
 import typer
 
 from xml_pipeline.cli.exits import CommandFailed
-from xml_pipeline.cli.options import FileArgument, LogLevel, Timeout
+from xml_pipeline.cli.hangups import ignore_hangups
+from xml_pipeline.cli.options import FileArgument, LogLevel, seconds
 
 __all__ = ["RESTARTED", "run"]
 
@@ -28,7 +29,12 @@ def run(
         tuple[str, str] | None,
         typer.Option("--send", metavar="LISTENER MESSAGE", help="Send this first, and show the conversation."),
     ] = None,
-    timeout: Timeout = 30.0,
+    timeout: Annotated[
+        float,
+        typer.Option(
+            "--timeout", "-t", metavar="SECONDS", parser=seconds, help="Seconds to finish what was accepted, at the end."
+        ),
+    ] = 30.0,
     log_level: LogLevel = "warning",
 ) -> int:
     """Run the organism until it is told to stop.
@@ -73,6 +79,7 @@ def run(
 def _restart() -> None:
     """Replace this process by a new one with the same command line; it reads everything anew."""
     os.environ[RESTARTED] = "1"
+    ignore_hangups()
     sys.stdout.flush()
     sys.stderr.flush()
     os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])

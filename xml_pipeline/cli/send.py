@@ -10,7 +10,7 @@ import typer
 
 from xml_pipeline.cli.console import console, write
 from xml_pipeline.cli.exits import Exit
-from xml_pipeline.cli.options import FileOption, JsonFlag, LogLevel, Timeout
+from xml_pipeline.cli.options import FileOption, JsonFlag, LogLevel, seconds
 
 if TYPE_CHECKING:
     from xml_pipeline.cli.conversation import Message
@@ -28,7 +28,10 @@ def send(
         str | None, typer.Option("--class", metavar="NAME", help="Which class, for a listener that takes several.")
     ] = None,
     from_id: Annotated[str, typer.Option("--from", metavar="NAME", help="In whose name it is sent.")] = "external",
-    timeout: Timeout = 30.0,
+    timeout: Annotated[
+        float,
+        typer.Option("--timeout", "-t", metavar="SECONDS", parser=seconds, help="Seconds to wait for an answer."),
+    ] = 30.0,
     all_answers: Annotated[
         bool, typer.Option("--stream", "--all", help="Wait for every answer; --timeout is for each of them.")
     ] = False,
@@ -81,12 +84,39 @@ async def _send(path: str, message: Message, *, json: bool, xml: bool) -> Exit:
 
     with _stdout_is_ours(json or xml):
         pump = await bootstrap(path)
-        with _view(pump, message, json=json, xml=xml) as view:
+        with _view(pump, message, json=json, xml=xml) as view, _guarded(pump, message.timeout):
             async with pump:
                 code = await converse(pump, message, view)
                 # What the answer left unfinished is finished, and shown, as long as that would have been waited for.
                 await pump.shutdown(message.timeout if code is Exit.OK else 0.0)
     return code
+
+
+@contextlib.contextmanager
+def _guarded(pump: StreamPump, timeout: float) -> Iterator[None]:
+    """End the process when a handler blocks the event loop for longer than an answer is waited for, or at a signal."""
+    from xml_pipeline.cli.signals import GRACE, StopSignals, Watchdog
+
+    def busy() -> list[str]:
+        return [listener.name for listener in pump.statistics().listeners if listener.running]
+
+    def stop(name: str) -> None:
+        os._exit(Exit.INTERRUPTED)
+
+    slow = Watchdog(timeout + GRACE, busy, complain, Exit.TIMEOUT)
+    slow.start()
+    beat = asyncio.get_running_loop().create_task(_beat(slow))
+    try:
+        yield
+    finally:
+        beat.cancel()
+        slow.cancel()
+
+
+async def _beat(watchdog: Watchdog) -> None:
+    while True:
+        watchdog.feed()
+        await asyncio.sleep(_BEAT)
 
 
 def _view(pump: StreamPump, message: Message, *, json: bool, xml: bool) -> View:

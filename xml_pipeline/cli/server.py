@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from xml_pipeline.cli.console import complain, counted, say
 from xml_pipeline.cli.exits import CommandFailed, Exit
 from xml_pipeline.cli.organism_file import find_file
-from xml_pipeline.cli.signals import StopSignals, Watchdog
+from xml_pipeline.cli.signals import GRACE, StopSignals, Watchdog
 
 if TYPE_CHECKING:
     from xml_pipeline.cli.conversation import Message
@@ -17,9 +17,6 @@ if TYPE_CHECKING:
     from xml_pipeline.message_bus.stream_pump import StreamPump
 
 __all__ = ["Server", "wait_for_change"]
-
-_GRACE = 3.0
-"""Seconds beyond the deadline that a shutdown may take before the event loop counts as blocked."""
 
 
 class Server:
@@ -52,7 +49,7 @@ class Server:
         from xml_pipeline.organism import bootstrap
 
         self._pump = pump = await bootstrap(self._path)
-        self._watchdog = Watchdog(self._timeout + _GRACE, self._busy, complain)
+        self._watchdog = Watchdog(self._timeout + GRACE, self._busy, complain)
         StopSignals(self._stop, self._reload, self._watchdog).install()
         running = asyncio.create_task(pump.run())
         self._greet()

@@ -1,4 +1,4 @@
-"""Signals of a server: SIGTERM and SIGINT stop it, a second one ends it at once, SIGHUP reloads."""
+"""Signals: SIGTERM and SIGINT stop a command, a second one ends it at once, SIGHUP reloads a server."""
 
 from __future__ import annotations
 
@@ -11,8 +11,12 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from xml_pipeline.cli.exits import Exit
+from xml_pipeline.cli.hangups import was_held
 
-__all__ = ["StopSignals", "Watchdog"]
+__all__ = ["GRACE", "StopSignals", "Watchdog"]
+
+GRACE: Final = 3.0
+"""Seconds beyond its deadline that a command may take before the event loop counts as blocked."""
 
 _ECHO: Final = 0.25
 """Seconds within which a second SIGTERM is the first one again, under ``make``."""
@@ -22,30 +26,48 @@ class Watchdog:
     """Ends the process when the event loop itself does not come back, because a handler blocks it.
 
     Args:
-        seconds: after which to do so.
+        seconds: after which to do so, counted from `start`, or from the last `feed`.
         names: tells whose handlers are running.
         write: shows the reason.
+        code: the exit code.
     """
 
-    def __init__(self, seconds: float, names: Callable[[], list[str]], write: Callable[[str], object]) -> None:
+    def __init__(
+        self,
+        seconds: float,
+        names: Callable[[], list[str]],
+        write: Callable[[str], object],
+        code: Exit = Exit.FAILED,
+    ) -> None:
+        self._seconds = seconds
         self._names = names
         self._write = write
-        self._timer = threading.Timer(seconds, self._bite)
-        self._timer.daemon = True
+        self._code = code
+        self._deadline = 0.0
+        self._came_back = threading.Event()
+        self._thread = threading.Thread(target=self._watch, daemon=True)
 
     def start(self) -> None:
         """Begin to wait; safe twice."""
-        if not self._timer.is_alive():
-            self._timer.start()
+        if self._thread.ident is None:
+            self.feed()
+            self._thread.start()
+
+    def feed(self) -> None:
+        """The event loop is alive: begin to wait anew."""
+        self._deadline = time.monotonic() + self._seconds
 
     def cancel(self) -> None:
         """It came back."""
-        self._timer.cancel()
+        self._came_back.set()
 
-    def _bite(self) -> None:
+    def _watch(self) -> None:
+        while (left := self._deadline - time.monotonic()) > 0:
+            if self._came_back.wait(min(left, threading.TIMEOUT_MAX)):
+                return
         names = ", ".join(map(repr, self._names())) or "something"
         self._write(f"error: not stopped in time, the event loop is blocked; running: {names}")
-        os._exit(Exit.FAILED)
+        os._exit(self._code)
 
 
 class StopSignals:
@@ -55,11 +77,11 @@ class StopSignals:
 
     Args:
         stop: called once, on the loop, with the signal's name.
-        reload: called on the loop for each SIGHUP.
+        reload: called on the loop for each SIGHUP, also for one that came before; ``None`` to leave SIGHUP alone.
         watchdog: started by the first signal.
     """
 
-    def __init__(self, stop: Callable[[str], object], reload: Callable[[], object], watchdog: Watchdog) -> None:
+    def __init__(self, stop: Callable[[str], object], reload: Callable[[], object] | None, watchdog: Watchdog) -> None:
         self._stop = stop
         self._watchdog = watchdog
         self._reload = reload
@@ -70,8 +92,10 @@ class StopSignals:
         """Begin to listen. Only the main thread can."""
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._on_stop)
-        if hasattr(signal, "SIGHUP"):
+        if self._reload is not None and hasattr(signal, "SIGHUP"):
             signal.signal(signal.SIGHUP, self._on_hangup)
+            if was_held():
+                self._loop.call_soon(self._reload)
 
     def _on_stop(self, number: int, frame: Any) -> None:
         now = time.monotonic()
@@ -86,4 +110,5 @@ class StopSignals:
         os._exit(Exit.INTERRUPTED)
 
     def _on_hangup(self, number: int, frame: Any) -> None:
-        self._loop.call_soon_threadsafe(self._reload)
+        if self._reload is not None:
+            self._loop.call_soon_threadsafe(self._reload)
