@@ -1,4 +1,4 @@
-"""The diagram of design section 3, as data: who may import whom. Read from the sources, imported is nothing."""
+"""Who may import whom, as data. It is read from the sources; nothing is imported."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ ROWS: list[tuple[str, list[str]]] = [
     (
         "state",
         [
-            # Leftmost, unlike in the design's listing: every registry builds its accessor on it.
+            # Leftmost: every registry builds its accessor on it.
             "xml_pipeline.runtime",
             "xml_pipeline.config",
             "xml_pipeline.memory",
@@ -360,7 +360,15 @@ def test_every_module_says_what_it_is_and_what_it_offers(module):
 # -- that the test can fail
 
 
-def test_the_table_sees_what_is_wrong(tmp_path, monkeypatch):
+@pytest.fixture
+def fresh_caches():
+    """What is read of a made-up module is forgotten, however the test ends."""
+    yield
+    tree.cache_clear()
+    imports.cache_clear()
+
+
+def test_the_table_sees_what_is_wrong(fresh_caches, tmp_path, monkeypatch):
     """Lazy and `from package import module` imports are found, those for type checkers are not."""
     source = (
         "from typing import TYPE_CHECKING\n"
@@ -375,5 +383,9 @@ def test_the_table_sees_what_is_wrong(tmp_path, monkeypatch):
         ("xml_pipeline.organism", False),
         (f"{BUS}.engine", True),
     ]
-    tree.cache_clear()
-    imports.cache_clear()
+
+
+def test_no_package_of_tests_takes_the_name_of_one_that_is_tested():
+    """A package of tests at the top is imported as e.g. `config`, and the folder of that name is not found any more."""
+    for package in sorted((ROOT / "tests").rglob("__init__.py")):
+        assert (package.parent.parent / "__init__.py").is_file() or package.parent.name == "tests", package

@@ -19,6 +19,7 @@ A payload is in no namespace, and the envelope declares a default one. Whoever p
 
 from __future__ import annotations
 
+import copy
 import functools
 import re
 from importlib import resources
@@ -308,7 +309,18 @@ def read_request(root: _Element) -> tuple[str | None, list[bytes]]:
         raise ValidationError("more than one <meta> or <to>")
     to = _whole_text(names[0]) if names else None
     payloads = [child for child in root if isinstance(child.tag, str) and child not in metas]
-    return to or None, [canonical_bytes(payload) for payload in payloads]
+    return to or None, [canonical_bytes(_out_of_envelope(payload)) for payload in payloads]
+
+
+def _out_of_envelope(payload: _Element) -> _Element:
+    """A payload that stands in the envelope's namespace because nobody wrote ``xmlns=""``: what it means is in none."""
+    if etree.QName(payload).namespace != ENVELOPE_NAMESPACE:
+        return payload
+    payload = copy.deepcopy(payload)
+    for element in payload.iter(f"{{{ENVELOPE_NAMESPACE}}}*"):
+        element.tag = etree.QName(element).localname
+    etree.cleanup_namespaces(payload)
+    return payload
 
 
 def payload_bytes(wire: bytes, root: _Element) -> bytes:

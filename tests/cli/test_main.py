@@ -115,6 +115,50 @@ def test_help_and_usage_errors_do_not_wait_for_what_only_a_pump_needs(arguments)
     assert result.returncode == 0, result.stderr
 
 
+def test_ctrl_c_while_the_program_is_imported_ends_it_without_a_traceback(organism):
+    (organism / "typer.py").write_text("raise KeyboardInterrupt\n")
+    result = subprocess.run(
+        [sys.executable, "-m", "xml_pipeline.cli", "version"],
+        cwd=organism,
+        env=ENVIRONMENT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (result.returncode, result.stdout, result.stderr) == (130, "", "")
+
+
+@pytest.mark.parametrize(
+    ("closed", "arguments", "code"),
+    [
+        ("2>&-", "check", 0),
+        ("2>&-", "check nope.yaml", 3),
+        (">&-", "check", 0),
+        ("<&-", "send echo -", 1),
+        ("<&- >&- 2>&-", "send echo '<Ping><Text>x</Text></Ping>'", 0),
+    ],
+)
+def test_streams_that_are_closed_do_not_matter(organism, closed, arguments, code):
+    command = f"exec '{sys.executable}' -m xml_pipeline.cli {arguments} {closed}"
+    result = subprocess.run(
+        ["sh", "-c", command], cwd=organism, env=ENVIRONMENT, capture_output=True, text=True, check=False
+    )
+    assert result.returncode == code, result
+    assert "Traceback" not in result.stderr
+    assert ("is good" in result.stdout) == (closed == "2>&-" and not code)
+
+
+def test_a_usage_error_names_the_verb_whose_help_there_is(cli):
+    assert "(see: xml-pipeline run --help)" in cli("run", "--send", "echo").complaint(2)
+    assert "(see: xml-pipeline --help)" in cli("--frob").complaint(2)
+
+
+@pytest.mark.parametrize("verb", ["check", "run"])
+def test_an_argument_that_may_be_left_out_has_one_pair_of_brackets(cli, verb):
+    usage = cli(verb, "--help").out.splitlines()[0]
+    assert usage == f"Usage: xml-pipeline {verb} [OPTIONS] [FILE]"
+
+
 def test_both_scripts_lead_here():
     scripts = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["scripts"]
     assert scripts == {"xml-pipeline": "xml_pipeline.cli.main:main", "xp": "xml_pipeline.cli.main:main"}

@@ -61,6 +61,15 @@ def test_a_hangup_reloads_a_good_file_and_keeps_the_old_one_for_a_bad_one(start,
     assert len(running.err) == 2, running
 
 
+def test_a_hangup_during_the_start_does_not_end_it_and_is_made_up_for(start, organism, changed):
+    changed("handlers.py", f"import os, signal\nos.kill(os.getpid(), signal.SIGHUP)\n{HANDLERS}")
+    running = start("run")
+    running.wait_for("is running")
+    running.wait_for("reloaded organism.yaml: no listener changed")
+    running.signal(signal.SIGTERM)
+    assert running.end() == 0, running
+
+
 def test_a_changed_configuration_is_reloaded(start, organism, changed):
     running = start("run", "--reload")
     running.wait_for("is running")

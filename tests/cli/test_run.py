@@ -141,6 +141,7 @@ def test_a_handler_that_hangs_is_named_and_it_exits_1_at_the_deadline(start, org
     running.signal(signal.SIGTERM)
     assert running.end() == 1, running
     running.wait_for("error: 1 message was not finished in 0.3 s; still at work: 'echo'")
+    assert not any("not done" in line for line in running.err), running  # it is told once
 
 
 def test_a_handler_that_blocks_the_loop_is_named_and_it_exits_1(start, organism):

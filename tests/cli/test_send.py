@@ -7,6 +7,7 @@ import json
 import os
 import pty
 import re
+import signal
 import subprocess
 import sys
 
@@ -195,6 +196,49 @@ def test_more_than_a_message_may_have_is_not_read(cli, organism):
 
 def test_an_unknown_target_is_told_with_the_nearest(cli, organism):
     assert cli("send", "ecko", "{}").complaint(1) == "error: there is no listener 'ecko', did you mean 'echo'?"
+
+
+def test_nobody_is_no_target(cli, organism):
+    line = cli("send", "", '{"text": "x"}').complaint(1)
+    assert line.startswith("error: there is no listener ''; there are: echo, two, ")
+
+
+@pytest.fixture
+def blocked(start, organism):
+    """Start a message whose handler blocks the event loop, and wait until it does."""
+
+    def begin(*options):
+        text = (organism / "handlers.py").read_text()
+        block = "print('blocking', flush=True); __import__('time').sleep(100)"
+        (organism / "handlers.py").write_text(text.replace("await asyncio.Event().wait()", block))
+        running = start("send", "echo", '{"text": "hang"}', *options)
+        running.wait_for("blocking")
+        return running
+
+    return begin
+
+
+@pytest.mark.parametrize("options", [(), ("--stream",)])
+def test_a_handler_that_blocks_the_event_loop_is_named_and_ends_the_command_in_time(blocked, options):
+    running = blocked("--timeout", "0.5", *options)
+    assert running.end() == 124, running
+    assert running.err == ["error: not stopped in time, the event loop is blocked; running: 'echo'"]
+
+
+def test_a_signal_ends_it_even_when_a_handler_blocks_the_event_loop(blocked):
+    running = blocked()
+    running.signal(signal.SIGINT)
+    assert running.end() == 130, running
+
+
+def test_a_signal_ends_it_while_an_answer_is_awaited(start, organism):
+    text = (organism / "handlers.py").read_text()
+    (organism / "handlers.py").write_text(text.replace("await asyncio", "print('waiting', flush=True); await asyncio"))
+    running = start("send", "echo", '{"text": "hang"}')
+    running.wait_for("waiting")
+    running.signal(signal.SIGINT)
+    assert running.end() == 130, running
+    assert running.err == []
 
 
 def test_another_file_can_be_named(cli, organism):

@@ -10,8 +10,8 @@ import sys
 import tempfile
 
 # Imported for the children: what their commands will import.
-from xml_pipeline import organism  # noqa: F401
-from xml_pipeline.cli import conversation, loop, payloads, server, views  # noqa: F401
+from xml_pipeline import organism  # noqa: F401 - for the children
+from xml_pipeline.cli import conversation, loop, payloads, server, views  # noqa: F401 - for the children
 from xml_pipeline.cli.main import main
 
 

@@ -17,12 +17,21 @@ from xml_pipeline.config.handlers import handler_fault, integrity_fault, is_asyn
 from .conftest import Organism
 
 
-async def function(payload: Any, metadata: Any) -> None:
+async def function(payload: Any, metadata: Any, more: Any = None) -> None:
     return None
 
 
-async def generator(payload: Any, metadata: Any) -> AsyncIterator[None]:
+async def generator(payload: Any, metadata: Any, more: Any = None) -> AsyncIterator[None]:
     yield None
+
+
+async def payload_only(payload: Any) -> None:
+    return None
+
+
+@functools.wraps(payload_only)
+async def wrapped(*arguments: Any) -> None:
+    return None
 
 
 def plain(payload: Any, metadata: Any) -> None:
@@ -30,7 +39,7 @@ def plain(payload: Any, metadata: Any) -> None:
 
 
 class Callable:
-    async def __call__(self, payload: Any, metadata: Any) -> None:
+    async def __call__(self, payload: Any, metadata: Any, more: Any = None) -> None:
         return None
 
     async def method(self, payload: Any, metadata: Any) -> None:
@@ -51,6 +60,19 @@ class Sync:
 
 
 @pytest.mark.parametrize(
+    ("handler", "taken"),
+    [
+        (payload_only, "(payload)"),
+        (Callable.method, "(self, payload, metadata)"),
+        (functools.partial(function, metadata=1), "(payload, *, metadata=1, more=None)"),
+        (functools.partial(Callable(), 1, 2), "(more=None)"),
+    ],
+)
+def test_what_cannot_be_called_with_a_payload_and_metadata_is_refused(handler: Any, taken: str) -> None:
+    assert handler_fault(handler) == f"the handler must take (payload, metadata), not {taken}"
+
+
+@pytest.mark.parametrize(
     "value",
     [
         function,
@@ -58,9 +80,10 @@ class Sync:
         Callable(),
         Callable().method,
         Streaming(),
-        functools.partial(function, metadata=None),
-        functools.partial(functools.partial(generator), metadata=None),
-        functools.partial(Callable(), metadata=None),
+        functools.partial(function, more=None),
+        functools.partial(functools.partial(generator), more=None),
+        functools.partial(Callable(), more=None),
+        wrapped,
         AsyncMock(),
     ],
 )
@@ -108,7 +131,7 @@ class Unwritable:
 
 @dataclass
 class Broken:
-    thing: NoSuchName = None  # type: ignore[name-defined]  # noqa: F821
+    thing: NoSuchName = None  # type: ignore[name-defined]  # noqa: F821 - unknown on purpose
 
 
 class Bare:

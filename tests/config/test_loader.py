@@ -269,6 +269,54 @@ def test_a_wrong_key_at_the_top_is_told_with_its_place(organism: Organism, line:
     assert organism.problems(f"{line}\n{LISTENER}") == [problem]
 
 
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        (
+            "organism: {name: test, max_queue: 5}\nlisteners: []\n",
+            "1:24 organism.max_queue: unknown key here; 'max_queue' belongs at the top level of the file",
+        ),
+        (
+            "organism: {name: test}\nport: 8000\nlisteners: []\n",
+            "2:1 port: unknown key here; 'port' belongs under 'organism'",
+        ),
+        (
+            "organism: {name: test, timeout: 5}\nlisteners: []\n",
+            "1:24 organism.timeout: unknown key here; 'timeout' belongs at the top level of the file, "
+            "or in an entry of 'listeners'",
+        ),
+    ],
+)
+def test_a_key_of_another_section_is_told_where_it_belongs(organism: Organism, text: str, problem: str) -> None:
+    assert organism.problems(text) == [problem]
+
+
+def test_a_module_that_fails_is_told_once_and_executed_once(
+    organism: Organism, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (organism.directory / "failing_module.py").write_text("print('executed')\nraise RuntimeError('no database')\n")
+    listeners = "".join(
+        f"- {{name: {name}, payload_class: failing_module.A, handler: failing_module.a, description: x}}\n"
+        for name in ("one", "two")
+    )
+    (problem,) = organism.problems(f"organism: {{name: test}}\nlisteners:\n{listeners}")
+    assert "listeners[0].payload_class: importing 'failing_module' failed: RuntimeError: no database" in problem
+    assert capsys.readouterr().out == "executed\n"
+
+
+@pytest.mark.parametrize("text", ["organism: {name: test}\nlisteners: {a: b}\n", "organism: *nobody\n"])
+def test_listeners_that_cannot_be_read_are_not_called_none(organism: Organism, text: str) -> None:
+    report = organism.report(text)
+    assert report.problems
+    assert report.warnings == ()
+
+
+def test_a_peer_that_is_listed_twice_is_worth_a_warning(organism: Organism) -> None:
+    report = organism.report(f"{LISTENER}  peers: [system.todo, system.boot, system.todo]\n")
+    assert report.config is not None
+    assert [warning.text for warning in report.warnings] == ["'system.todo' is listed twice"]
+
+
 def test_paths_outside_of_the_allowed_packages_are_not_imported(organism: Organism) -> None:
     assert organism.problems(f"import_roots: [handlers]\n{LISTENER}") == []
     assert organism.problems(f"import_roots: [app]\n{LISTENER}") == [

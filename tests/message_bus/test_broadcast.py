@@ -1,4 +1,4 @@
-"""Broadcast groups: each member gets its own copy on its own frame, and answers for itself (design P9)."""
+"""Broadcast groups: each member gets its own copy on its own frame, and answers for itself."""
 
 from __future__ import annotations
 

@@ -686,13 +686,40 @@ async def test_the_pumps_own_conversation_cannot_be_cancelled_even_from_a_handle
     pump = StreamPump()
     pump.register("meddle", meddle, Ask)
     async with audited(pump) as audit:
-        before = pump.statistics()
         assert await pump.request("meddle", Ask()) == Reply("tried")
         await audit.idle()
-        after = pump.statistics()
-        assert (
-            (after.open_frames, after.open_conversations) == (before.open_frames, before.open_conversations) == (1, 1)
-        )
-        assert pump.engine.registry.root_uuid is not None
-        assert audit.statuses(pump.engine.registry.root_uuid) == []
+        now = pump.statistics()
+        assert (now.open_frames, now.open_conversations) == (1, 1)
+        root = pump.engine.registry.root_uuid
+        assert root is not None
+        assert "killed" not in audit.statuses(root)
     assert cancelled == [False]
+
+
+@pytest.mark.parametrize("delegations", [1, 2])
+async def test_cancel_reaches_what_was_handed_over_below_a_caller_that_has_ended(delegations: int) -> None:
+    """The frame of whoever called has gone, and the one that the call was made on has a successor."""
+    may_delegate, gate = asyncio.Event(), Gate()
+
+    def hasty(message: Any, metadata: HandlerMetadata) -> Any:
+        return [HandlerResponse(Note("0"), "hands over"), HandlerResponse.respond(Reply("at once"))]
+
+    async def hands_over(payload: Note, metadata: HandlerMetadata) -> HandlerResponse:
+        await may_delegate.wait()
+        step = int(payload.text) + 1
+        if step < delegations:
+            return HandlerResponse.delegate(Note(str(step)), "hands over")
+        return HandlerResponse.delegate(Ask(), "slow")
+
+    pump = StreamPump()
+    pump.register("hasty", Recorder(hasty), Ask)
+    pump.register("hands over", hands_over, Note)
+    pump.register("slow", gate, Ask)
+    async with audited(pump) as audit:
+        assert await pump.request("hasty", Ask(), thread_id=CHOSEN) == Reply("at once")
+        may_delegate.set()
+        await reached(gate.entered)
+        assert pump.cancel(CHOSEN)
+        await reached(gate.cancelled)
+        await audit.idle()
+        assert audit.statuses(CHOSEN)[-1] == "killed"

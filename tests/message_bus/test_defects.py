@@ -1,12 +1,4 @@
-"""One test for each defect of the earlier systems that is not the subject of another file's tests.
-
-The numbers are those of the list in the reference. Where a whole file is about a defect, it is named here:
-
-- threads and provenance: D1, D3, D6, D7, D8 `test_conversations`, D9, D10, D27 `test_provenance`, D11 `test_peers`;
-- routing: D14, D15, D29 `test_payload_classes`, D18 `test_broadcast`, D19 `test_routing`;
-- outcomes: D12, D24 `test_outcomes`, D13 `test_replies`;
-- history: D47, D48, D49, D50 `test_history_in_conversations`; two pumps: D54 `test_conversations`.
-"""
+"""One test for each defect of the earlier systems that is not the subject of another file's tests."""
 
 from __future__ import annotations
 
@@ -39,7 +31,7 @@ def ask(text: str = "x") -> str:
 # --- threads and routing ----------------------------------------------------------------------------------------------
 
 
-async def test_d2_answers_of_the_second_and_third_conversation_over_a_path_arrive_too() -> None:
+async def test_answers_of_the_second_and_third_conversation_over_a_path_arrive_too() -> None:
     agent = calls("b")
     pump = StreamPump()
     pump.register("a", agent, Ask, agent=True, peers=["b"])
@@ -52,7 +44,7 @@ async def test_d2_answers_of_the_second_and_third_conversation_over_a_path_arriv
     assert sorted(text_of(message) for message in agent.payloads if isinstance(message, Reply)) == ["0", "1", "2"]
 
 
-async def test_d4_alternating_calls_unwind_and_leave_nothing() -> None:
+async def test_alternating_calls_unwind_and_leave_nothing() -> None:
     def decide(message: Any, metadata: HandlerMetadata) -> Any:
         if metadata.from_id == "external":
             return HandlerResponse(Count(100), "tool")
@@ -75,7 +67,7 @@ async def test_d4_alternating_calls_unwind_and_leave_nothing() -> None:
     assert len({metadata.thread_id for metadata in tool.metadata}) == 101
 
 
-async def test_d5_the_injector_is_the_caller_of_the_root_frame() -> None:
+async def test_the_injector_is_the_caller_of_the_root_frame() -> None:
     records = []
     pump = StreamPump(name="my.organism")
 
@@ -92,7 +84,7 @@ async def test_d5_the_injector_is_the_caller_of_the_root_frame() -> None:
     assert record.state is FrameState.OPEN
 
 
-async def test_d17_none_does_not_complete_the_conversation_for_hooks() -> None:
+async def test_none_does_not_complete_the_conversation_for_hooks() -> None:
     completed: list[tuple[str, int]] = []
     sink = Recorder()
 
@@ -118,7 +110,7 @@ async def test_d17_none_does_not_complete_the_conversation_for_hooks() -> None:
 
 
 @pytest.mark.parametrize("ordered", [True, False])
-async def test_d20_the_messages_of_a_frame_are_handled_in_order_one_at_a_time(ordered: bool) -> None:
+async def test_the_messages_of_a_frame_are_handled_in_order_one_at_a_time(ordered: bool) -> None:
     running = most = 0
     order: list[int] = []
     all_in = asyncio.Event()
@@ -152,7 +144,7 @@ async def test_d20_the_messages_of_a_frame_are_handled_in_order_one_at_a_time(or
         assert most == 5
 
 
-async def test_d21_a_loop_of_51_steps_is_fine_and_an_endless_one_ends_with_an_error() -> None:
+async def test_a_loop_of_51_steps_is_fine_and_an_endless_one_ends_with_an_error() -> None:
     def count_down(message: Any, metadata: HandlerMetadata) -> Any:
         left = message.number
         return HandlerResponse.respond(Reply("done")) if left == 0 else HandlerResponse(Count(left - 1), "loop")
@@ -185,7 +177,7 @@ async def test_d21_a_loop_of_51_steps_is_fine_and_an_endless_one_ends_with_an_er
         (envelope("<Nobody xmlns=''/>"), "route"),
     ],
 )
-async def test_d22_the_first_error_is_the_one_that_is_reported(raw: bytes, step: str) -> None:
+async def test_the_first_error_is_the_one_that_is_reported(raw: bytes, step: str) -> None:
     sink = Recorder()
     pump = StreamPump()
     pump.register("sink", sink, Ask)
@@ -222,7 +214,7 @@ BAD = {
 
 
 @pytest.mark.parametrize("kind", BAD)
-async def test_d23_every_bad_message_is_counted_kept_and_told_of_and_the_pump_goes_on(kind: str) -> None:
+async def test_every_bad_message_is_counted_kept_and_told_of_and_the_pump_goes_on(kind: str) -> None:
     sink = Recorder()
     pump = StreamPump()
     pump.register("sink", sink, Ask)
@@ -243,7 +235,7 @@ async def test_d23_every_bad_message_is_counted_kept_and_told_of_and_the_pump_go
     assert sink.payloads == [Ask("fine")]
 
 
-async def test_d25_an_envelope_may_carry_several_payloads_each_on_a_root_frame_of_its_own() -> None:
+async def test_an_envelope_may_carry_several_payloads_each_on_a_root_frame_of_its_own() -> None:
     sink = Recorder(lambda payload, _: HandlerResponse.respond(payload))
     pump = StreamPump()
     pump.register("sink", sink, (Ask, Note))
@@ -258,7 +250,7 @@ async def test_d25_an_envelope_may_carry_several_payloads_each_on_a_root_frame_o
     assert len(audit.outcomes(to_id="sink")) == 3
 
 
-async def test_d25_one_bad_payload_of_several_does_not_stop_the_others() -> None:
+async def test_one_bad_payload_of_several_does_not_stop_the_others() -> None:
     sink = Recorder()
     pump = StreamPump(max_fan_out=3)
     pump.register("sink", sink, Ask)
@@ -272,7 +264,7 @@ async def test_d25_one_bad_payload_of_several_does_not_stop_the_others() -> None
     assert len(sink.seen) == 2
 
 
-async def test_d26_an_envelope_cut_at_any_byte_never_calls_a_handler() -> None:
+async def test_an_envelope_cut_at_any_byte_never_calls_a_handler() -> None:
     sink = Recorder()
     whole = envelope(
         '<Count xmlns=""><Number>1000000</Number></Count>', before='<?xml version="1.0" encoding="UTF-8"?>\n'
@@ -290,7 +282,7 @@ async def test_d26_an_envelope_cut_at_any_byte_never_calls_a_handler() -> None:
     assert sink.payloads == [Count(1_000_000)]
 
 
-async def test_d27_a_handler_learns_that_its_text_cannot_be_written() -> None:
+async def test_a_handler_learns_that_its_text_cannot_be_written() -> None:
     """It used to be an exception inside the dispatcher, after the handler's side effects, that nobody saw."""
     agent = Recorder(lambda m, _: HandlerResponse(Note("bell \x07"), "sink", tag="t") if isinstance(m, Ask) else None)
     sink = Recorder()
@@ -315,7 +307,7 @@ async def test_d27_a_handler_learns_that_its_text_cannot_be_written() -> None:
         '<?xml version="1.0" encoding="UTF-16"?>',
     ],
 )
-async def test_d30_document_types_entities_and_other_encodings_are_refused(before: str) -> None:
+async def test_document_types_entities_and_other_encodings_are_refused(before: str) -> None:
     sink = Recorder()
     pump = StreamPump()
     pump.register("sink", sink, Ask)
@@ -325,7 +317,7 @@ async def test_d30_document_types_entities_and_other_encodings_are_refused(befor
     assert not sink.seen
 
 
-async def test_d30_size_and_shape_are_bounded() -> None:
+async def test_size_and_shape_are_bounded() -> None:
     sink = Recorder()
     pump = StreamPump(max_message_bytes=5_000, max_element_depth=10, max_elements=50, max_attributes=5)
     pump.register("sink", sink, Ask)

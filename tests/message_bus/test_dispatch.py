@@ -662,19 +662,17 @@ async def test_nothing_is_kept_of_listeners_that_come_and_go(when):
 
 
 async def test_a_listener_that_is_registered_again_while_it_works_keeps_its_limit():
-    first, second = Gate(), Gate()
+    gate = Gate()
     pump = StreamPump()
-    pump.register("one", first, Ask, concurrency=1)
+    pump.register("one", gate, Ask, concurrency=1)
     async with running(pump):
-        asking = [asyncio.create_task(pump.request("one", Ask("first")))]
-        await first.until_begun(1)
+        asking = [asyncio.create_task(pump.request("one", Ask("0")))]
+        await gate.until_begun(1)
         pump.unregister_listener("one")
-        pump.register("one", second, Ask, concurrency=1)
-        asking += [asyncio.create_task(pump.request("one", Ask(f"then {number}"))) for number in range(3)]
-        await second.until_begun(1)
-        first.open()
+        pump.register("one", gate, Ask, concurrency=1)
+        asking += [asyncio.create_task(pump.request("one", Ask(str(number)))) for number in range(1, 4)]
         await quiesce()
-        assert second.most == 1
-        second.open()
-        await asyncio.gather(*asking)
-    assert second.most == 1
+        assert gate.begun == ["0"]
+        gate.open()
+        assert await asyncio.gather(*asking) == [Reply(str(number)) for number in range(4)]
+    assert gate.most == 1

@@ -73,7 +73,7 @@ class Comparison(RuleBasedStateMachine):
 
     @rule(key=KEYS, modulus=st.integers(1, 3))
     def discard(self, key, modulus):
-        wanted = lambda item: item % modulus == 0  # noqa: E731
+        wanted = lambda item: item % modulus == 0  # noqa: E731 - short
         assert self.queue.discard(key, wanted) == self.model.discard(key, wanted)
 
     @rule()

@@ -1,4 +1,4 @@
-"""What a running pump writes into the history, and who can read what of it (design P18)."""
+"""What a running pump writes into the history, and who can read what of it."""
 
 from __future__ import annotations
 

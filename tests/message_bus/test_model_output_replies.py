@@ -1,4 +1,4 @@
-"""Handlers that return bytes: what a model wrote, as answers and requests under the listener's own rules (P6, P7)."""
+"""Handlers that return bytes: what a model wrote, as answers and requests under the listener's own rules."""
 
 from __future__ import annotations
 
@@ -283,7 +283,6 @@ async def test_a_routing_error_of_a_tool_that_returns_bytes_reaches_its_caller()
         '<x xmlns="urn:x"/>',
         '<p:x xmlns:p="urn:x"/>',
         "<x/>",
-        "<message><to>x</to></message>",
         "<message><meta><to>peer</to><to>secret</to></meta><Ask/></message>",
         '<message><meta><to>peer</to></meta><p:Ask xmlns:p="urn:q"/></message>',
         "<message/>",
@@ -304,6 +303,16 @@ async def test_one_unusable_root_does_not_take_the_usable_ones_with_it(unusable:
         (event,) = audit.outcomes(to_id="model")
     assert any("dropped" in repair for repair in event.repairs)
     assert not sink.seen
+
+
+async def test_a_request_without_a_target_does_not_take_the_answers_with_it() -> None:
+    raw = b"<message><to>x</to></message><Reply><Text>usable</Text></Reply>"
+    pump = StreamPump()
+    pump.register("model", model(raw), Ask, agent=True, peers=["peer"], output_class=Reply)
+    async with audited(pump) as audit:
+        assert [answer.text async for answer in pump.stream("model", Ask())] == ["usable"]
+        await audit.idle()
+        assert audit.outcomes(code="routing")
 
 
 @pytest.mark.parametrize("inner", ["", ' xmlns=""'])

@@ -126,7 +126,7 @@ async def test_branch_errors_off():
                     raise ValidationError("bad")
                 return state
 
-            alarm = lambda branch: _tap(branch, told)  # noqa: E731
+            alarm = lambda branch: _tap(branch, told)  # noqa: E731 - short
             split = stream.map(source, checked) | pipe.partition(lambda state: state.error is not None, alarm)
             return super().build_pipeline(split)
 
@@ -527,7 +527,9 @@ class SentenceWithoutEnvelopeValidation(StreamPump):
 
 class WithoutPayloadValidation(StreamPump):
     def _validate_and_deserialize(self, state):
-        if state.listener is None and not state.is_answer:
+        if not external(state):
+            return super()._validate_and_deserialize(state)
+        if state.listener is None:
             state.listener = self.listeners[state.to_id]
             state.frame.listener = state.listener
         state.payload = Ask(state.payload_tree.findtext("Text"))

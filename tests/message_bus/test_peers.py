@@ -1,4 +1,4 @@
-"""Whom a listener may call: peers fail closed (design P8)."""
+"""Whom a listener may call: peers fail closed, what is not allowed is refused."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Who sent a message, on which thread, and to whom, is decided by the pump alone (design P3)."""
+"""Who sent a message, on which thread, and to whom, is decided by the pump alone, whatever the message claims."""
 
 from __future__ import annotations
 

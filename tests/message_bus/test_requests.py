@@ -1,4 +1,4 @@
-"""Asking from outside: request, stream, wait, inject, cancel (design P13)."""
+"""Asking from outside: request, stream, wait, inject, cancel."""
 
 from __future__ import annotations
 

@@ -54,13 +54,13 @@ def test_what_stands_for_a_type_means_that_type(annotation: Any, kind: Any) -> N
 @pytest.mark.parametrize(
     ("annotation", "name"),
     [
-        (typing.List[int], "List"),  # noqa: UP006
-        (typing.Dict[str, int], "Dict"),  # noqa: UP006
-        (typing.Set[int], "Set"),  # noqa: UP006
-        (typing.FrozenSet[int], "Frozenset"),  # noqa: UP006
-        (typing.Tuple[int, ...], "Tuple"),  # noqa: UP006
-        (typing.Tuple[int, str], "Tuple"),  # noqa: UP006
-        (typing.Optional[int], "Union"),  # noqa: UP045
+        (typing.List[int], "List"),  # noqa: UP006 - the old form is tested
+        (typing.Dict[str, int], "Dict"),  # noqa: UP006 - the old form is tested
+        (typing.Set[int], "Set"),  # noqa: UP006 - the old form is tested
+        (typing.FrozenSet[int], "Frozenset"),  # noqa: UP006 - the old form is tested
+        (typing.Tuple[int, ...], "Tuple"),  # noqa: UP006 - the old form is tested
+        (typing.Tuple[int, str], "Tuple"),  # noqa: UP006 - the old form is tested
+        (typing.Optional[int], "Union"),  # noqa: UP045 - the old form is tested
         (tuple[()], "Tuple"),
         (Pair[int], "Tuple"),
     ],

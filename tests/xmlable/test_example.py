@@ -38,7 +38,7 @@ class Everything:
     i: time
     j: timedelta
     k: UUID
-    l: Path  # noqa: E741
+    l: Path  # noqa: E741 - the example's name
     m: Color
     n: Literal["x", "y"]
     o: list[Part]

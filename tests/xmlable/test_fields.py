@@ -89,7 +89,7 @@ def test_annotations_that_are_no_fields_need_not_be_known() -> None:
     @dataclass
     class Logged:
         text: str
-        log: ClassVar[Unknown]  # type: ignore[name-defined]  # noqa: F821
+        log: ClassVar[Unknown]  # type: ignore[name-defined]  # noqa: F821 - unknown on purpose
 
     survives(Logged("x"))
 
@@ -170,12 +170,12 @@ def test_colliding_names_are_refused_with_both_fields() -> None:
     @dataclass
     class Bad:
         user_id: int
-        userId: int  # noqa: N815
+        userId: int  # noqa: N815 - an XML name
 
     @dataclass
     class Renamed:
         user_id: int
-        userId: int = field(metadata={"xml_name": "OtherId"})  # noqa: N815
+        userId: int = field(metadata={"xml_name": "OtherId"})  # noqa: N815 - an XML name
 
     class Model(pydantic.BaseModel):
         a: int

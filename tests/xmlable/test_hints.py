@@ -3,7 +3,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from datetime import date
 from types import FunctionType
-from typing import Any, List, Optional  # noqa: UP035
+from typing import Any, List, Optional  # noqa: UP035 - the old form is tested
 
 import pydantic
 import pytest
@@ -18,8 +18,8 @@ from .helpers import survives
 @dataclass
 class Early:
     late: Late | None = None
-    many: List[Late] = field(default_factory=list)  # noqa: UP006
-    self_: Optional[Early] = None  # noqa: UP045
+    many: List[Late] = field(default_factory=list)  # noqa: UP006 - the old form is tested
+    self_: Optional[Early] = None  # noqa: UP045 - the old form is tested
 
 
 @xmlify
@@ -125,7 +125,7 @@ def test_a_name_that_never_comes_is_told_at_first_use() -> None:
     @xmlify
     @dataclass
     class Waiting:
-        value: Godot  # type: ignore[name-defined]  # noqa: F821
+        value: Godot  # type: ignore[name-defined]  # noqa: F821 - unknown on purpose
 
     with pytest.raises(XError, match=r"^Waiting: an annotation cannot be resolved: name 'Godot' is not defined"):
         codec_of(Waiting).example()
@@ -137,7 +137,7 @@ def test_a_name_that_never_comes_is_told_at_first_use() -> None:
 
 def test_a_model_that_waits_in_vain_is_told_at_first_use() -> None:
     class Waiting(pydantic.BaseModel):
-        value: Godot  # type: ignore[name-defined]  # noqa: F821
+        value: Godot  # type: ignore[name-defined]  # noqa: F821 - unknown on purpose
 
     xmlify(Waiting)
     with pytest.raises(XError, match=r"^Waiting: an annotation cannot be resolved"):
@@ -153,7 +153,7 @@ def test_the_same_words_in_two_functions_are_two_types() -> None:
         @xmlify
         @dataclass
         class Tree:
-            leaves: List["Leaf"]  # noqa: UP006, UP037
+            leaves: List["Leaf"]  # noqa: UP006, UP037 - the old form is tested
 
         return Tree([Leaf()])
 
@@ -165,7 +165,7 @@ def test_the_same_words_in_two_functions_are_two_types() -> None:
         @xmlify
         @dataclass
         class Tree:
-            leaves: List["Leaf"]  # noqa: UP006, UP037
+            leaves: List["Leaf"]  # noqa: UP006, UP037 - the old form is tested
 
         return Tree([Leaf()])
 
@@ -176,7 +176,7 @@ def test_the_same_words_in_two_functions_are_two_types() -> None:
 def test_only_the_wanted_hints_are_evaluated() -> None:
     class Some:
         a: int
-        b: Unknown  # type: ignore[name-defined]  # noqa: F821
+        b: Unknown  # type: ignore[name-defined]  # noqa: F821 - unknown on purpose
 
     assert hints_of(Some, ["a"]) == {"a": int}
     with pytest.raises(NameError):
@@ -188,12 +188,12 @@ def test_a_function_of_the_same_name_in_another_module_is_another_scope() -> Non
         @xmlify
         @dataclass
         class Waiting:
-            value: Elsewhere  # type: ignore[name-defined]  # noqa: F821
+            value: Elsewhere  # type: ignore[name-defined]  # noqa: F821 - unknown on purpose
 
         return Waiting
 
     def stranger(cls: Any) -> None:
-        Elsewhere = int  # noqa: N806, F841
+        Elsewhere = int  # noqa: N806, F841 - a class
         codec_of(cls).xsd()
 
     waiting = scope()

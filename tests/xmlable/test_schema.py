@@ -79,7 +79,7 @@ def test_classes_of_one_name_keep_their_own_types() -> None:
 
         return Leaf
 
-    Other = other()  # noqa: N806
+    Other = other()  # noqa: N806 - a class
 
     @dataclass
     class Both:

@@ -31,8 +31,8 @@ class Mixed:
     either: int | str
     optional: str | None = None
     required: int | None = 0
-    typing_form: Union[Cat, Dog, None] = None  # noqa: UP007
-    typing_optional: Optional[list[int]] = None  # noqa: UP045
+    typing_form: Union[Cat, Dog, None] = None  # noqa: UP007 - the old form is tested
+    typing_optional: Optional[list[int]] = None  # noqa: UP045 - the old form is tested
     numbers: float | int | bool = 0
     choice: Literal["a", None] = None
     items: list[int | None] | None = None

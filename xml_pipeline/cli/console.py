@@ -16,7 +16,14 @@ __all__ = ["complain", "console", "counted", "prepare", "print_json", "say", "wr
 
 
 def prepare() -> None:
-    """Let text that the terminal's encoding does not have be shown escaped, instead of ending the command."""
+    """Let text that the terminal's encoding does not have be shown escaped, instead of ending the command.
+
+    Streams that were closed before the start (``2>&-``) are replaced by ``os.devnull``: Python has none then, and the
+    next file that is opened would get their number.
+    """
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: SIM115 - as long as the process
     for stream in (sys.stdout, sys.stderr):
         reconfigure = getattr(stream, "reconfigure", None)
         if reconfigure is not None:

@@ -11,7 +11,7 @@ _held: list[int] = []
 
 
 def hold_hangups() -> None:
-    """Remember SIGHUP from now on, instead of dying of it: whoever reloads a service just after its start means it well."""
+    """Remember SIGHUP from now on, instead of dying of it: a service may be told to reload just after its start."""
     if hasattr(signal, "SIGHUP"):
         signal.signal(signal.SIGHUP, _hold)
 

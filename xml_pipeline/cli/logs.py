@@ -22,3 +22,9 @@ def log_to_stderr(level: str) -> None:
     )
     # What a reload did or could not do is this room's to tell, in its own words; what it warns of is not.
     logging.getLogger("xml_pipeline.message_bus.reload").addFilter(lambda record: record.levelno == logging.WARNING)
+    # So is what a shutdown left unfinished: it is in the report.
+    logging.getLogger("xml_pipeline.message_bus.lifecycle").addFilter(_is_not_in_the_report)
+
+
+def _is_not_in_the_report(record: logging.LogRecord) -> bool:
+    return not (record.levelno == logging.WARNING and str(record.msg).startswith("shutdown: "))

@@ -31,9 +31,7 @@ def run(
     ] = None,
     timeout: Annotated[
         float,
-        typer.Option(
-            "--timeout", "-t", metavar="SECONDS", parser=seconds, help="Seconds to finish what was accepted, at the end."
-        ),
+        typer.Option("--timeout", "-t", metavar="SECONDS", parser=seconds, help="Seconds to finish what was accepted."),
     ] = 30.0,
     log_level: LogLevel = "warning",
 ) -> int:

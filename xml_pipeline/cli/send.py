@@ -4,20 +4,25 @@ from __future__ import annotations
 
 import contextlib
 import sys
-from typing import TYPE_CHECKING, Annotated, Any
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
-from xml_pipeline.cli.console import console, write
+from xml_pipeline.cli.console import complain, console, write
 from xml_pipeline.cli.exits import Exit
 from xml_pipeline.cli.options import FileOption, JsonFlag, LogLevel, seconds
 
 if TYPE_CHECKING:
     from xml_pipeline.cli.conversation import Message
+    from xml_pipeline.cli.signals import Watchdog
     from xml_pipeline.cli.views import View
     from xml_pipeline.message_bus.stream_pump import StreamPump
 
 __all__ = ["send"]
+
+_BEAT: Final = 0.25
+"""Seconds between two signs of life of the event loop."""
 
 
 def send(
@@ -79,6 +84,8 @@ def send(
 
 
 async def _send(path: str, message: Message, *, json: bool, xml: bool) -> Exit:
+    import asyncio
+
     from xml_pipeline.cli.conversation import converse
     from xml_pipeline.organism import bootstrap
 
@@ -86,34 +93,51 @@ async def _send(path: str, message: Message, *, json: bool, xml: bool) -> Exit:
         pump = await bootstrap(path)
         with _view(pump, message, json=json, xml=xml) as view, _guarded(pump, message.timeout):
             async with pump:
-                code = await converse(pump, message, view)
-                # What the answer left unfinished is finished, and shown, as long as that would have been waited for.
-                await pump.shutdown(message.timeout if code is Exit.OK else 0.0)
+                try:
+                    code = await converse(pump, message, view)
+                    # What the answer left unfinished is finished, and shown, for as long as an answer is waited for.
+                    await pump.shutdown(message.timeout if code is Exit.OK else 0.0)
+                except asyncio.CancelledError:  # by a signal; nobody else knows this task
+                    await pump.shutdown(0.0)
+                    return Exit.INTERRUPTED
     return code
 
 
 @contextlib.contextmanager
 def _guarded(pump: StreamPump, timeout: float) -> Iterator[None]:
-    """End the process when a handler blocks the event loop for longer than an answer is waited for, or at a signal."""
+    """End the process even if a handler blocks the event loop: at a signal, or for longer than an answer may take."""
+    import asyncio
+
     from xml_pipeline.cli.signals import GRACE, StopSignals, Watchdog
 
     def busy() -> list[str]:
         return [listener.name for listener in pump.statistics().listeners if listener.running]
 
-    def stop(name: str) -> None:
-        os._exit(Exit.INTERRUPTED)
+    command = asyncio.current_task()
+    assert command is not None
+    cancel = command.cancel
 
-    slow = Watchdog(timeout + GRACE, busy, complain, Exit.TIMEOUT)
-    slow.start()
-    beat = asyncio.get_running_loop().create_task(_beat(slow))
+    def stop(name: str) -> None:
+        cancel()
+
+    too_slow = Watchdog(timeout + GRACE, busy, complain, Exit.TIMEOUT)
+    told = Watchdog(GRACE, busy, complain, Exit.INTERRUPTED)
+    signals = StopSignals(stop, None, told)
+    signals.install()
+    too_slow.start()
+    beat = asyncio.create_task(_beat(too_slow))
     try:
         yield
     finally:
         beat.cancel()
-        slow.cancel()
+        too_slow.cancel()
+        told.cancel()
+        signals.restore()
 
 
 async def _beat(watchdog: Watchdog) -> None:
+    import asyncio
+
     while True:
         watchdog.feed()
         await asyncio.sleep(_BEAT)

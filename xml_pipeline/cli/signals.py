@@ -87,15 +87,21 @@ class StopSignals:
         self._reload = reload
         self._loop = asyncio.get_running_loop()
         self._first: float | None = None
+        self._before: dict[int, Any] = {}
 
     def install(self) -> None:
         """Begin to listen. Only the main thread can."""
         for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, self._on_stop)
+            self._before[number] = signal.signal(number, self._on_stop)
         if self._reload is not None and hasattr(signal, "SIGHUP"):
             signal.signal(signal.SIGHUP, self._on_hangup)
             if was_held():
                 self._loop.call_soon(self._reload)
+
+    def restore(self) -> None:
+        """Leave SIGTERM and SIGINT to whom they were left before; the event loop is about to be closed."""
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
 
     def _on_stop(self, number: int, frame: Any) -> None:
         now = time.monotonic()

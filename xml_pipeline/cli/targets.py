@@ -20,7 +20,7 @@ def codecs_of(pump: StreamPump, target: str) -> dict[str, Codec[Any]]:
         CommandFailed: there is no such listener or group.
     """
     listener = pump.listeners.get(target)
-    if listener is None:
+    if listener is None and target:  # those in no group have the group ""
         listener = next((each for each in pump.listeners.values() if each.group == target), None)
     if listener is None:
         raise CommandFailed(f"error: there is no listener {target!r}{_known(pump, target)}")

@@ -165,10 +165,20 @@ def _peers(listeners: Sequence[ListenerFacts], hints: Hints, known_names: frozen
 def _warnings(listeners: Sequence[ListenerFacts]) -> list[Problem]:
     if not listeners:
         return [Problem("the organism has no listeners", ("listeners",))]
-    return [
+    return _double_peers(listeners) + [
         Problem(
             "an agent without 'peers' reaches nobody; list them, or write 'peers: []' if that is meant", listener.path
         )
         for listener in listeners
         if listener.is_agent and listener.peers is None
+    ]
+
+
+def _double_peers(listeners: Sequence[ListenerFacts]) -> list[Problem]:
+    return [
+        Problem(f"{quoted(peer)} is listed twice", (*listener.path, "peers", index))
+        for listener in listeners
+        if listener.peers is not None and len(set(listener.peers)) < len(listener.peers)
+        for index, peer in enumerate(listener.peers)
+        if peer is not None and peer in listener.peers[:index]
     ]

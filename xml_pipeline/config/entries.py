@@ -64,7 +64,8 @@ def import_entry(entry: Entry, importer: Importer) -> list[Problem]:
             try:
                 found.append(_import_one(key, path, importer, entry.sound("handler_sha256")))
             except InvalidConfiguration as error:
-                problems += [problem.under(where) for problem in error.problems]
+                if not importer.was_told(str(error)):
+                    problems += [problem.under(where) for problem in error.problems]
         if found and len(found) == len(paths):
             entry.objects[key] = tuple(found)
     return problems

@@ -9,6 +9,7 @@ import hashlib
 import inspect
 import sys
 from pathlib import Path
+from typing import Any
 
 from pydantic import BaseModel
 
@@ -42,14 +43,29 @@ def _is_async_function(value: object) -> bool:
 
 
 def handler_fault(handler: object) -> str | None:
-    """Why ``handler`` cannot be a handler, or ``None`` if it can."""
+    """Why ``handler`` cannot be a handler, called with a payload and its metadata, or ``None`` if it can."""
     if is_async_callable(handler):
-        return None
+        return _signature_fault(handler)
     if isinstance(handler, type):
         return f"the handler is the class {handler.__name__}; an instance of it, or an async function, is needed"
     if not callable(handler):
         return f"the handler must be an async function, not {_kind(handler)}"
     return f"the handler must be async: write 'async def {getattr(handler, '__name__', 'handler')}'"
+
+
+def _signature_fault(handler: Any) -> str | None:
+    try:
+        # What is called is the wrapper, so its own parameters count, not those of what it wraps.
+        signature = inspect.signature(handler, follow_wrapped=False)
+    except (TypeError, ValueError):
+        return None  # Python does not know them; a call will tell
+    try:
+        signature.bind(None, None)
+    except TypeError:
+        bare = [each.replace(annotation=each.empty) for each in signature.parameters.values()]
+        taken = signature.replace(parameters=bare, return_annotation=signature.empty)
+        return f"the handler must take (payload, metadata), not {one_line(str(taken))}"
+    return None
 
 
 def payload_class_fault(cls: object) -> str | None:

@@ -61,6 +61,8 @@ def resolve(path: str, roots: Iterable[str] | None = None) -> Any:
 class Importer:
     """Resolves the import paths of one configuration, each of them once.
 
+    A module that failed is not executed again.
+
     Args:
         roots: packages that paths must lie in; ``None`` for any.
         directory: the organism file's directory. A module that stands there but was already loaded from elsewhere is
@@ -76,6 +78,8 @@ class Importer:
         self._hints = hints or Hints()
         self._found: dict[str, Any] = {}
         self._faults: dict[str, str] = {}
+        self._broken: dict[str, str] = {}
+        self._told: set[str] = set()
 
     def resolve(self, path: str) -> Any:
         """See `resolve`."""
@@ -88,6 +92,14 @@ class Importer:
                 self._faults[path] = str(fault)
                 raise InvalidConfiguration(str(fault)) from None
         return self._found[path]
+
+    def was_told(self, fault: str) -> bool:
+        """Whether ``fault`` is that of a module that failed, and was asked about before: one mistake, many paths."""
+        if fault not in self._broken.values():
+            return False
+        known = fault in self._told
+        self._told.add(fault)
+        return known
 
     def _resolve(self, path: str) -> Any:
         fault = import_path_fault(path)
@@ -116,17 +128,23 @@ class Importer:
 
     def _module(self, name: str) -> ModuleType:
         self._refuse_namesake(name)
+        if name in self._broken:
+            raise _Fault(self._broken[name])
         try:
             return importlib.import_module(name)
         except ModuleNotFoundError as error:
             missing = error.name or ""
             if missing and (name == missing or name.startswith(f"{missing}.")):
                 raise _Fault(f"there is no module {quoted(missing)}{self._near_modules(missing)}") from None
-            raise _Fault(_import_failure(name, error)) from None
+            raise self._failure(name, error) from None
         except KeyboardInterrupt:
             raise
         except BaseException as error:  # not only Exception: a script without a main guard raises SystemExit
-            raise _Fault(_import_failure(name, error)) from None
+            raise self._failure(name, error) from None
+
+    def _failure(self, name: str, error: BaseException) -> _Fault:
+        self._broken[name] = _import_failure(name, error)
+        return _Fault(self._broken[name])
 
     def _refuse_namesake(self, name: str) -> None:
         top = name.partition(".")[0]

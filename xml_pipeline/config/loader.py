@@ -192,7 +192,9 @@ def _report(
     importer = _importer(raw, importing, hints)
     parsed = parse_document(raw, hints=hints, builtin_names=builtin_names, importer=importer)
     problems = _placed(_causes(source.problems, unset, parsed.problems), source, file)
-    warnings = tuple(_placed(parsed.warnings, source, file))
+    # With a mistake in the YAML, a list that is not there may only not have been read.
+    sure = [warning for warning in parsed.warnings if not (source.problems and warning.path == ("listeners",))]
+    warnings = tuple(_placed(sure, source, file))
     return Report(None if problems else parsed.config, tuple(problems), warnings)
 
 

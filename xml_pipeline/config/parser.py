@@ -20,6 +20,7 @@ from xml_pipeline.config.limits import LimitFields
 from xml_pipeline.config.model import ListenerConfig, OrganismConfig
 from xml_pipeline.config.names import BUILTIN_NAMES
 from xml_pipeline.config.problems import Hints, InvalidConfiguration, KeyPath, Problem
+from xml_pipeline.config.sections import place_of
 from xml_pipeline.config.wording import describe, kind_of
 
 __all__ = ["Parsed", "parse_document", "parse_listener"]
@@ -77,7 +78,8 @@ def parse_document(
     claimed = {name.strip() for entry in entries if isinstance(name := entry.raw.get("name"), str)}
     problems, warnings = check_listeners([_facts(entry) for entry in entries], hints, builtin_names | claimed)
     parsed.problems += problems
-    parsed.warnings += warnings
+    if isinstance(raw.get("listeners", []), list):  # what is no list may have been meant as one
+        parsed.warnings += warnings
     if document is not None and not parsed.problems:
         parsed.config = _config(document, entries)
     return parsed
@@ -105,7 +107,7 @@ def _document(raw: dict[str, Any], hints: Hints, parsed: Parsed) -> OrganismDocu
     try:
         return OrganismDocument.model_validate(top)
     except ValidationError as error:
-        parsed.problems += describe(error, OrganismDocument, top, hints)
+        parsed.problems += describe(error, OrganismDocument, top, hints, elsewhere=place_of)
         return None
 
 
@@ -127,7 +129,7 @@ def _entry(raw: Any, index: int, hints: Hints, parsed: Parsed) -> Entry:
         try:
             section = ListenerSection.model_validate(raw)
         except ValidationError as error:
-            problems = describe(error, ListenerSection, raw, hints, path)
+            problems = describe(error, ListenerSection, raw, hints, path, place_of)
     else:
         problems = [Problem(f"must be a mapping of keys to values, not {kind_of(raw)}", path)]
     parsed.problems += problems

@@ -5,7 +5,7 @@ Values are quoted so that people recognise them, except values that came from th
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, Final
 
 from pydantic import BaseModel, ValidationError
@@ -14,7 +14,10 @@ from xml_pipeline.config.interpolation import Interpolated
 from xml_pipeline.config.problems import Hints, InvalidConfiguration, KeyPath, Problem, one_line, quoted
 from xml_pipeline.config.scope import out_of_scope
 
-__all__ = ["describe", "kind_of"]
+__all__ = ["Elsewhere", "describe", "kind_of"]
+
+Elsewhere = Callable[[str, type[BaseModel] | None], str | None]
+"""Given a key that the model does not have, says in which sections it belongs, or ``None``."""
 
 _EXPECTED: Final = {
     "string_type": "text",
@@ -48,7 +51,12 @@ _OLD_BOOLEANS: Final = frozenset({"yes", "no", "on", "off", "y", "n"})
 
 
 def describe(
-    error: ValidationError, model: type[BaseModel], raw: Any, hints: Hints, prefix: KeyPath = ()
+    error: ValidationError,
+    model: type[BaseModel],
+    raw: Any,
+    hints: Hints,
+    prefix: KeyPath = (),
+    elsewhere: Elsewhere | None = None,
 ) -> list[Problem]:
     """The problems that ``error`` tells of.
 
@@ -58,6 +66,7 @@ def describe(
         raw: what was validated.
         hints: for suggestions.
         prefix: where ``raw`` stands in the configuration.
+        elsewhere: knows the keys of other sections; ``None`` when there are none.
     """
     problems: list[Problem] = []
     for entry in error.errors(include_url=False):
@@ -65,7 +74,7 @@ def describe(
         if isinstance(inner, InvalidConfiguration):
             problems += [problem.under(prefix + entry["loc"]) for problem in inner.problems]
             continue
-        problems.append(_problem(entry, model, raw, hints, prefix))
+        problems.append(_problem(entry, model, raw, hints, prefix, elsewhere))
     return problems
 
 
@@ -86,12 +95,15 @@ def kind_of(value: Any) -> str:
     return "a mapping" if isinstance(value, dict) else f"a {type(value).__name__}"
 
 
-def _problem(entry: Any, model: type[BaseModel], raw: Any, hints: Hints, prefix: KeyPath) -> Problem:
+def _problem(
+    entry: Any, model: type[BaseModel], raw: Any, hints: Hints, prefix: KeyPath, elsewhere: Elsewhere | None
+) -> Problem:
     kind: str = entry["type"]
     path, value = _locate(raw, entry["loc"], keep_last=kind == "missing")
     if kind in ("extra_forbidden", "no_such_attribute"):
         where = prefix + entry["loc"]
-        return Problem(out_of_scope(where) or _unknown_key(entry["loc"], model, hints), where, at_key=True)
+        text = out_of_scope(where) or _unknown_key(entry["loc"], model, hints, elsewhere)
+        return Problem(text, where, at_key=True)
     if kind == "missing":
         return Problem(_missing(path, raw), prefix + path)
     return Problem(_wrong_value(kind, entry, value, hints), prefix + path)
@@ -143,8 +155,11 @@ def _missing(path: KeyPath, raw: Any) -> str:
     return f"is missing{_MISSING.get(str(name), '')}"
 
 
-def _unknown_key(path: KeyPath, model: type[BaseModel], hints: Hints) -> str:
+def _unknown_key(path: KeyPath, model: type[BaseModel], hints: Hints, elsewhere: Elsewhere | None) -> str:
     owner = _model_at(model, path[:-1])
+    place = None if elsewhere is None else elsewhere(str(path[-1]), owner)
+    if place is not None:
+        return f"unknown key here; {quoted(str(path[-1]))} belongs {place}"
     names = list(owner.model_fields) if owner is not None else []
     return f"unknown key{hints.did_you_mean(str(path[-1]), names, owner.__name__ if owner is not None else '')}"
 

@@ -58,6 +58,8 @@ class Conversation:
     failure: PipelineError | None = None
     finished_at = 0.0
     deadline_timer: Any = None
+    is_end_told = False
+    """Its last event was emitted before it was complete."""
 
     def __init__(self, conversation_id: str, owner: str) -> None:
         self.id = conversation_id

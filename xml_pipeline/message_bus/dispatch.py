@@ -223,7 +223,7 @@ class Dispatcher:
         if conversation.status is not ConversationStatus.ACTIVE:
             if conversation.status is not ConversationStatus.KILLED:
                 conversation.status = ConversationStatus.ACTIVE
-            if self._hub.active:
+            if self._hub.active and conversation.owner != "system":
                 self._ledger.emit_thread(conversation)
         if self._hub.active:
             self._events.received(state, frame, listener)

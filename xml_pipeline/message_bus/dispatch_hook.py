@@ -119,6 +119,8 @@ class DispatchHooks:
 
     def completed(self, conversation_id: str) -> None:
         """A conversation is complete: hooks are told once they have been told of all of its turns."""
+        if not self.registered and not self._telling:
+            return
         if conversation_id in self._telling:
             self._complete.add(conversation_id)
         elif self.registered:

@@ -128,8 +128,11 @@ class Exchange:
         self.is_complete = True
         if self._queue is not None:
             self._queue.put_nowait(None)
-        elif not self._settled:
-            self.fail(NoAnswer(f"the conversation with {self.target!r} completed and nobody answered"))
+        elif self._future is not None and not self._settled:
+            self.fail(self._no_answer())
+
+    def _no_answer(self) -> NoAnswer:
+        return NoAnswer(f"the conversation with {self.target!r} completed and nobody answered")
 
     async def first(self) -> Any:
         """The first answer.
@@ -141,6 +144,8 @@ class Exchange:
             if self._error is not None:
                 raise self._error
             return self._value
+        if self.is_complete:
+            raise self._no_answer()
         if self._future is None:
             self._future = asyncio.get_running_loop().create_future()
             # An error that comes after the last waiter left is kept here, not reported as never retrieved.

@@ -19,7 +19,7 @@ class FairQueue(Generic[T]):
             the others, and each key until it is empty.
     """
 
-    __slots__ = ("_depth_first", "_fresh", "_size", "_started")
+    __slots__ = ("_depth_first", "_fresh", "_started", "size")
 
     def __init__(self, depth_first: bool = False) -> None:
         self._depth_first = depth_first
@@ -27,10 +27,11 @@ class FairQueue(Generic[T]):
         # An OrderedDict, because taking the first key of a plain dict again and again is quadratic.
         self._fresh: OrderedDict[Hashable, T | deque[T]] = OrderedDict()
         self._started: OrderedDict[Hashable, T | deque[T]] = OrderedDict()
-        self._size = 0
+        self.size = 0
+        """Items in all; ``len()`` of the queue, without the call."""
 
     def __len__(self) -> int:
-        return self._size
+        return self.size
 
     def push(self, key: Hashable, item: T, started: bool = False) -> None:
         """Append an item to its key's line."""
@@ -39,7 +40,7 @@ class FairQueue(Generic[T]):
             lines = self._started
             if key in self._fresh:
                 lines[key] = self._fresh.pop(key)  # what came before stays before
-        self._size += 1
+        self.size += 1
         line = lines.setdefault(key, item)
         if line is item:
             return
@@ -54,11 +55,11 @@ class FairQueue(Generic[T]):
         Raises:
             IndexError: the queue is empty.
         """
-        if not self._size:
+        if not self.size:
             raise IndexError("pop from an empty FairQueue")
         lines = self._started or self._fresh
         key, line = lines.popitem(last=False)
-        self._size -= 1
+        self.size -= 1
         if type(line) is not deque:
             return line  # type: ignore[return-value]
         item = line.popleft()
@@ -82,10 +83,10 @@ class FairQueue(Generic[T]):
                 del lines[key]
             else:
                 lines[key] = deque(kept) if len(kept) > 1 else kept[0]
-        self._size -= len(removed)
+        self.size -= len(removed)
         return removed
 
     def drain(self) -> Iterator[T]:
         """Take everything."""
-        while self._size:
+        while self.size:
             yield self.pop()

@@ -51,7 +51,7 @@ class Lanes:
     @property
     def waiting(self) -> int:
         """Messages that wait for a handler."""
-        return len(self._ready) + sum(len(lane.waiting) for lane in self.by_key.values())
+        return len(self._ready) + sum(lane.waiting.size for lane in self.by_key.values())
 
     def of(self, listener: Listener) -> Lane:
         """The lane of a listener, by name."""
@@ -69,7 +69,13 @@ class Lanes:
         if listener is None or conversation is None:
             raise RuntimeError(f"message {state.message_id} reached dispatch without a listener")
         lane = self.by_key.get(listener.key) or self.of(listener)
-        if not lane.waiting and lane.active < lane.limit and lane.bucket is None and self._free > 0 and not self._ring:
+        if (
+            not lane.waiting.size
+            and lane.active < lane.limit
+            and lane.bucket is None
+            and self._free > 0
+            and not self._ring
+        ):
             # Nobody waits for anything: no need to queue.
             self._free -= 1
             lane.active += 1
@@ -88,7 +94,7 @@ class Lanes:
         while ring and self._free > 0:
             lane = ring.popleft()
             lane.in_ring = False
-            if not lane.waiting or lane.active >= lane.limit:
+            if not lane.waiting.size or lane.active >= lane.limit:
                 continue
             if lane.bucket is not None and not lane.bucket.take():
                 self._retry_in(lane, lane.bucket.wait_time())
@@ -96,7 +102,7 @@ class Lanes:
             state = lane.waiting.pop()
             self._free -= 1
             lane.active += 1
-            if lane.waiting and lane.active < lane.limit:
+            if lane.waiting.size and lane.active < lane.limit:
                 lane.in_ring = True
                 ring.append(lane)
             return state
@@ -108,7 +114,7 @@ class Lanes:
         lane = self.by_key.get(listener.key)
         if lane is not None:
             lane.active -= 1
-            if lane.waiting:
+            if lane.waiting.size:
                 self._refresh(lane)
             elif lane.is_removed and not lane.active:
                 del self.by_key[listener.key]
@@ -126,7 +132,7 @@ class Lanes:
             if state.listener is not None:
                 self.give_back(state.listener)
         for lane in self.by_key.values():
-            if lane.waiting:
+            if lane.waiting.size:
                 removed += lane.waiting.discard(conversation.id, wanted)
         return removed
 
@@ -166,11 +172,11 @@ class Lanes:
         lane = self.by_key.get(listener.key)
         if lane is not None:
             lane.is_removed = True
-            if not lane.active and not lane.waiting:
+            if not lane.active and not lane.waiting.size:
                 del self.by_key[listener.key]
 
     def _refresh(self, lane: Lane) -> None:
-        if not lane.in_ring and lane.waiting and lane.active < lane.limit:
+        if not lane.in_ring and lane.waiting.size and lane.active < lane.limit:
             lane.in_ring = True
             self._ring.append(lane)
 

@@ -262,6 +262,10 @@ class Ledger:
             self.finish(state, Outcome.CANCELLED, failure)
         self._cancel_frames(conversation, conversation.open_frames(), failure)
         conversation.pending -= 1
+        if conversation.pending and self._events.active:
+            # Messages of it are still inside a stage; its next turn may begin before they have come out.
+            self.emit_thread(conversation)
+            conversation.is_end_told = True
         self.complete_if_over(conversation)
 
     def _cancel_frames(
@@ -310,7 +314,7 @@ class Ledger:
             failed = conversation.failure is not None and not isinstance(conversation.failure, NoAnswer)
             conversation.status = ConversationStatus.ERROR if failed else ConversationStatus.COMPLETED
         self._registry.retire(conversation)
-        if self._events.active:
+        if self._events.active and not conversation.is_end_told:
             self.emit_thread(conversation)
         for callback in self.on_complete:
             callback(conversation)

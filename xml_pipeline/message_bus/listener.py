@@ -244,8 +244,6 @@ def _codecs(name: str, classes: tuple[type, ...]) -> dict[str, Codec[Any]]:
     codecs: dict[str, Codec[Any]] = {}
     for cls in classes:
         codec = _codec(name, cls)
-        if codec.name == "message" or (codec.name == "SystemError" and cls is not SystemError):
-            raise ConfigurationError(f"listener {name!r}: a payload class cannot be called {codec.name!r}")
         if codec.name in codecs:
             raise ConfigurationError(f"listener {name!r} accepts two payload classes named {codec.name!r}")
         codecs[codec.name] = codec
@@ -254,9 +252,13 @@ def _codecs(name: str, classes: tuple[type, ...]) -> dict[str, Codec[Any]]:
 
 def _codec(name: str, cls: type) -> Codec[Any]:
     try:
-        return codec_of(cls)
+        codec: Codec[Any] = codec_of(cls)
     except XError as exc:
         raise TypeError(f"listener {name!r}: {exc}") from exc
+    # Either would be taken for the pump's own: an envelope in model output, or a failure.
+    if codec.name == "message" or (codec.name == "SystemError" and cls is not SystemError):
+        raise ConfigurationError(f"listener {name!r}: a payload class cannot be called {codec.name!r}")
+    return codec
 
 
 def _check_numbers(name: str, timeout: float, concurrency: int | None) -> None:

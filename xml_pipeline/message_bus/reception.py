@@ -95,7 +95,7 @@ class Reception:
         listener = self._table().listeners.get(to or "")
         return listener is not None and listener.repair == "lenient"
 
-    def extract(self, state: MessageState) -> MessageState:
+    def payload_extraction(self, state: MessageState) -> MessageState:
         """Find the payload, and compare the envelope's sender, receiver and thread with the facts in the state."""
         tree = state.envelope_tree
         if tree is not None and state.wire is state.own and state.own is not None:

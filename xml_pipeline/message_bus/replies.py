@@ -315,6 +315,8 @@ class Replies:
             tree = parse_strict(root)
             if tree.tag in ("message", f"{{{envelope.ENVELOPE_NAMESPACE}}}message"):
                 to, elements = envelope.read_request(tree)
+                if not elements:
+                    repairs.append("a <message> was dropped: it has no payload")
                 return [(to or "", from_root(element)) for element in elements]
         payload = from_root(root)
         payload.codec = self._expected_answer(turn, payload.name)

@@ -103,9 +103,9 @@ class Scheduler:
         if self.queued >= self.max_queue:
             raise Overloaded(f"{self.queued} messages are waiting (max_queue={self.max_queue})", step="admission")
         window = self._windows.get(target)
-        if window is not None and len(window.queue) >= self.max_queue_per_listener:
+        if window is not None and window.queue.size >= self.max_queue_per_listener:
             raise Overloaded(
-                f"{len(window.queue)} messages are waiting for {target!r} "
+                f"{window.queue.size} messages are waiting for {target!r} "
                 f"(max_queue_per_listener={self.max_queue_per_listener})",
                 step="admission",
                 target=target,
@@ -144,7 +144,7 @@ class Scheduler:
         if self._refusing:
             raise PumpStopped("the pump is stopping and accepts no new messages", step="admission", target=target)
         window = self._windows.get(target)
-        if window is not None and len(window.queue) >= self.max_queue_per_listener:
+        if window is not None and window.queue.size >= self.max_queue_per_listener:
             return window.waiters
         return self._room if self.queued >= self.max_queue else None
 
@@ -226,7 +226,7 @@ class Scheduler:
                 _wake_one(window.waiters)
             if self._room:
                 _wake_one(self._room)
-            if len(window.queue) and window.released < window.size:
+            if window.queue.size and window.released < window.size:
                 ring.rotate(-1)
             else:
                 window.in_ring = False
@@ -254,7 +254,7 @@ class Scheduler:
         window: Window = state.window
         state.window = None
         window.released -= 1
-        if len(window.queue):
+        if window.queue.size:
             if not window.in_ring and window.released < window.size:
                 window.in_ring = True
                 self._ring.append(window)
@@ -285,7 +285,7 @@ class Scheduler:
 
     def _forget_if_empty(self, window: Window) -> None:
         """Targets' names in hostile envelopes must not pile up."""
-        if not window.released and not len(window.queue) and not window.waiters:
+        if not window.released and not window.queue.size and not window.waiters:
             self._windows.pop(window.target, None)
 
     def discard(self, key: str, wanted: Callable[[MessageState], bool]) -> list[MessageState]:
@@ -299,7 +299,7 @@ class Scheduler:
             for state in found:
                 state.window = None
                 self.pass_on(window.target)
-            if not len(window.queue) and window.in_ring:
+            if not window.queue.size and window.in_ring:
                 window.in_ring = False
                 self._ring.remove(window)
             self._forget_if_empty(window)
@@ -365,7 +365,7 @@ class Scheduler:
         """Apply changed listeners: ask again how wide each window may be."""
         for window in self._windows.values():
             window.size = self._window_of(window.target)
-            if len(window.queue) and not window.in_ring and window.released < window.size:
+            if window.queue.size and not window.in_ring and window.released < window.size:
                 window.in_ring = True
                 self._ring.append(window)
         self._wake()
@@ -378,7 +378,7 @@ class Scheduler:
     def waiting_for(self, target: str) -> int:
         """External messages waiting for one target."""
         window = self._windows.get(target)
-        return 0 if window is None else len(window.queue)
+        return 0 if window is None else window.queue.size
 
     def _retry_in(self, seconds: float) -> None:
         if self._timer is None or self._timer.when() <= asyncio.get_running_loop().time():

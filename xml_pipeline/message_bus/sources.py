@@ -98,7 +98,7 @@ class Sources:
             async for item in source:
                 if not await self._admit(name, item, from_id):
                     break
-        except (Exception, asyncio.CancelledError) as exc:
+        except (Exception, asyncio.CancelledError, GeneratorExit) as exc:
             task = asyncio.current_task()
             if task is not None and task.cancelling():
                 raise  # we stop reading it; it did not fail

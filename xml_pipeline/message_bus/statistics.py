@@ -96,7 +96,7 @@ def collect(engine: Engine, state: str) -> PumpStatistics:
     for name, listener in engine.table.listeners.items():
         lane = dispatcher.lanes.of(listener)
         queued = engine.scheduler.waiting_for(name)
-        listeners.append(ListenerStatistics(name, lane.active, len(lane.waiting), queued, lane.abandoned))
+        listeners.append(ListenerStatistics(name, lane.active, lane.waiting.size, queued, lane.abandoned))
     return PumpStatistics(
         state=state,
         accepted=engine.mint.accepted,

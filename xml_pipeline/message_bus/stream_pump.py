@@ -638,7 +638,7 @@ class StreamPump:
     _thread_assignment_step = staticmethod(assign_thread)
 
     def _payload_extraction_step(self, state: MessageState) -> MessageState:
-        return self.engine.reception.extract(state)
+        return self.engine.reception.payload_extraction(state)
 
     def _fan_out_step(self, state: MessageState) -> MessageState | list[MessageState]:
         return self.engine.reception.fan_out(state)
@@ -670,6 +670,17 @@ class StreamPump:
     )
     """Methods that are stages rather than functions of one message. In a pipeline of one's own they stand where they
     always stood, whatever operator they are given to."""
+
+    direct_steps: ClassVar[Mapping[Any, str]] = MappingProxyType(
+        {
+            _repair_step: "repair",
+            _payload_extraction_step: "payload_extraction",
+            _fan_out_step: "fan_out",
+            _validate_and_deserialize: "validate_and_deserialize",
+            _reinject_responses: "",
+        }
+    )
+    """Methods of this class that only pass a message on, and the step of `Reception` behind each."""
 
     def split(self, state: MessageState) -> MessageState:
         """A further message with the content of ``state``, for a `flatmap` stage of your own."""

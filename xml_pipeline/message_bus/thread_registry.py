@@ -102,8 +102,11 @@ class ThreadRegistry:
             if not known.open:
                 return self._recall(known)
             if known.status is ConversationStatus.KILLED:
-                known.status = ConversationStatus.CREATED  # what was cancelled is closed; this is its next turn
+                # What was cancelled is closed, and those who waited were told; this is its next turn.
+                known.status = ConversationStatus.CREATED
                 known.failure = None
+                known.is_end_told = False
+                known.exchanges.clear()
             return known
         if not is_thread_id(conversation_id):
             raise ForgedMessage(
@@ -156,6 +159,7 @@ class ThreadRegistry:
         del self._retained[conversation.id]
         conversation.open = True
         conversation.status = ConversationStatus.CREATED
+        conversation.is_end_told = False
         conversation.children = set()
         conversation.failure = None
         conversation.exchanges.clear()
@@ -229,9 +233,11 @@ class ThreadRegistry:
         successor.expect_answer = frame.expect_answer
         successor.alias = frame.alias
         if frame.parent is not None:
-            _hang_below(frame.parent, successor)
-        else:
-            frame.conversation.children.add(successor)
+            frame.parent.open_children += 1
+        holder = successor.holder = frame.holder  # not the parent, which may have ended
+        if holder.children is None:
+            holder.children = set()
+        holder.children.add(successor)
         self._frames[successor.id] = successor
         return successor
 

@@ -1,0 +1,33 @@
+"""Where in the file a key belongs, for those who wrote it elsewhere."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from pydantic import BaseModel
+
+from xml_pipeline.config.document import BackendSection, ListenerSection, OrganismDocument, OrganismSection
+
+__all__ = ["place_of"]
+
+_PLACES: Final[dict[type[BaseModel], str]] = {
+    OrganismDocument: "at the top level of the file",
+    OrganismSection: "under 'organism'",
+    BackendSection: "under 'backend'",
+    ListenerSection: "in an entry of 'listeners'",
+}
+
+
+def place_of(key: str, owner: type[BaseModel] | None) -> str | None:
+    """In which sections of the file ``key`` is known.
+
+    Args:
+        key: a key that ``owner`` does not have.
+        owner: the model of the section that it was found in.
+
+    Returns:
+        A phrase to follow "belongs"; ``None`` if no section has such a key, or ``owner`` is no section of the file.
+    """
+    if owner not in _PLACES:
+        return None
+    return ", or ".join(place for model, place in _PLACES.items() if key in model.model_fields) or None
