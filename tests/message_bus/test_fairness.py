@@ -9,6 +9,7 @@ from collections import Counter
 import pytest
 
 from xml_pipeline.envelope import message_text
+from xml_pipeline.errors import Overloaded
 from xml_pipeline.message_bus.message_state import HandlerResponse
 from xml_pipeline.message_bus.stream_pump import StreamPump
 
@@ -521,7 +522,7 @@ async def test_a_sender_takes_no_room_from_a_listener_that_he_does_not_address()
 
 
 async def test_nor_does_he_do_so_for_ever():
-    """Many more than any queue holds: some are refused, the others are handled, and nobody else notices."""
+    """Many more than that listener's queue holds: the rest is refused, and nobody else notices."""
     gate = Gate(answer=False)
     pump = StreamPump(max_queue_per_listener=50, max_queue=1000)
     pump.register("slow", gate, Ask, concurrency=1)
@@ -532,10 +533,28 @@ async def test_nor_does_he_do_so_for_ever():
             await pump.inject(raw, thread, "mallory")
         await gate.until_begun(1)
         assert await pump.request("fast", Ask("x"), timeout=5) == Reply("x")
+        refused = pump.dead_letters.list()
+        assert 0 < len(refused) < 300
+        assert {letter.code for letter in refused} == {"overloaded"}
         gate.open()
         await pump.wait_idle()
-        statistics = pump.statistics()
-        assert sum(statistics.outcomes.values()) == statistics.accepted
+        assert len(gate.ended) + len(refused) == 300
+
+
+async def test_messages_without_a_target_fill_the_queue_of_the_group_that_takes_them():
+    gate = Gate(answer=False)
+    pump = StreamPump(max_queue_per_listener=5, max_queue=1000)
+    pump.register("one.a", gate, Ask, broadcast=True, concurrency=1)
+    pump.register("two.a", answers_number, Other, broadcast=True)
+    await pump.start()
+    for _ in range(5):
+        await pump.inject_nowait(None, Ask())
+    with pytest.raises(Overloaded):
+        await pump.inject_nowait(None, Ask())
+    thread = await pump.inject_nowait(None, Other(7))
+    async with running(pump):
+        assert await pump.wait(thread) == Other(7)
+        gate.open()
 
 
 async def test_messages_without_a_target_wait_for_the_group_that_takes_them():

@@ -601,20 +601,3 @@ async def test_a_wrong_return_type_is_told_to_whoever_asked():
     async with running(pump):
         with pytest.raises(HandlerError):
             await pump.request("tool", Ask())
-
-
-async def test_an_agent_may_send_as_many_calls_as_it_may_take_answers():
-    """The limits that a pump begins with agree with each other."""
-    answers = []
-
-    async def agent(payload, metadata):
-        if isinstance(payload, Ask):
-            return [HandlerResponse(Ask(str(number)), "tool", tag=str(number)) for number in range(1_000)]
-        answers.append(payload.text)
-        return HandlerResponse.respond(Reply("all")) if len(answers) == 1_000 else None
-
-    pump = StreamPump()
-    pump.register("agent", agent, Ask, agent=True, peers=["tool"])
-    pump.register("tool", echo, Ask)
-    async with running(pump):
-        assert await pump.request("agent", Ask()) == Reply("all")

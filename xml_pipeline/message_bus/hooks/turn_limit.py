@@ -13,8 +13,8 @@ class TurnLimit(TurnHook):
     """Refuses the turn that is one too many.
 
     Args:
-        max_turns: handler calls on one frame. Answers that are joined do not count: those of a generic listener's
-            calls, and those that come while other calls of the frame are still open.
+        max_turns: handler calls on one frame. Only the answers that a generic listener joins do not count: an agent
+            whose calls overlap can loop as well as one that makes them one by one.
     """
 
     def __init__(self, max_turns: int) -> None:
@@ -24,7 +24,7 @@ class TurnLimit(TurnHook):
         frame, listener = state.frame, state.listener
         if frame is None or listener is None:
             return
-        if state.is_answer and (frame.open_children or listener.is_generic) and state.from_id != "system":
+        if listener.is_generic and state.is_answer and state.from_id != "system":
             return
         frame.turns += 1
         if frame.turns > self.max_turns:
