@@ -552,9 +552,9 @@ async def test_messages_without_a_target_fill_the_queue_of_the_group_that_takes_
     with pytest.raises(Overloaded):
         await pump.inject_nowait(None, Ask())
     thread = await pump.inject_nowait(None, Other(7))
+    gate.open()
     async with running(pump):
         assert await pump.wait(thread) == Other(7)
-        gate.open()
 
 
 async def test_messages_without_a_target_wait_for_the_group_that_takes_them():
