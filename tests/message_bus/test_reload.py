@@ -635,3 +635,15 @@ async def test_limits_of_a_file_that_is_refused_are_not_applied(organism):
         organism.write(listener("tool", handler="nowhere"), settings="max_hops: 3")
         assert not pump.reload_config().success
         assert pump.config.max_hops == pump.engine.limits.max_hops == 10
+
+
+def test_a_pump_that_does_not_run_is_reloaded_outside_of_an_event_loop(organism):
+    """A change of the number of slots, too, which wakes workers in a pump that runs."""
+    organism.write(listener("first"))
+    pump = asyncio.run(started(organism))
+    organism.write(listener("first"), listener("second"), settings="max_concurrent_handlers: 7\nmax_hops: 3")
+    event = pump.reload_config()
+    assert (event.success, event.error) == (True, None)
+    assert event.added_listeners == ["second"]
+    assert pump.config.max_hops == pump.engine.limits.max_hops == 3
+    assert pump.engine.dispatcher.pool.limit == 7

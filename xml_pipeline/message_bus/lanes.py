@@ -165,7 +165,8 @@ class Lanes:
         """
         self._free += more
         self._max_concurrent_per_agent = max_concurrent_per_agent
-        self._wake()
+        if self.has_work:
+            self._wake()
 
     def forget(self, listener: Listener) -> None:
         """Drop the lane of a removed listener, unless something still runs or waits there."""
