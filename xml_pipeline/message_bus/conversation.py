@@ -47,24 +47,44 @@ class ConversationStatus(enum.StrEnum):
     KILLED = "killed"
 
 
+# Looking a member up in its enum costs more than an assignment.
+_OPEN = FrameState.OPEN
+_CREATED = ConversationStatus.CREATED
+
+
 class Conversation:
     """All frames that one external message led to, and the turns that followed it."""
 
-    pending = 0
-    """Messages queued or running."""
-    holds = 0
-    open = True
-    status = ConversationStatus.CREATED
-    failure: PipelineError | None = None
-    finished_at = 0.0
-    deadline_timer: Any = None
-    is_end_told = False
-    """Its last event was emitted before it was complete."""
+    __slots__ = (
+        "children",
+        "deadline_timer",
+        "exchanges",
+        "failure",
+        "finished_at",
+        "holds",
+        "id",
+        "is_end_told",
+        "open",
+        "owner",
+        "participants",
+        "pending",
+        "status",
+    )
 
     def __init__(self, conversation_id: str, owner: str) -> None:
         self.id = conversation_id
         self.owner = owner
         """Who began it. Only the owner may send its next turn."""
+        self.pending = 0
+        """Messages queued or running."""
+        self.holds = 0
+        self.open = True
+        self.status = _CREATED
+        self.failure: PipelineError | None = None
+        self.finished_at = 0.0
+        self.deadline_timer: Any = None
+        self.is_end_told = False
+        """Its last event was emitted before it was complete."""
         self.children: set[Frame] = set()
         """Open frames that no open frame stands above: roots, and what was called from frames that have ended."""
         self.participants: list[str] = []
@@ -85,28 +105,33 @@ class Conversation:
 
 
 class Frame:
-    """One call: who called whom, on whose behalf, and what is still to come.
+    """One call: who called whom, on whose behalf, and what is still to come."""
 
-    Fields that most frames never change are class attributes: one frame is made per message.
-    """
-
-    answered = False
-    expect_answer = False
-    tag = ""
-    state = FrameState.OPEN
-    pending = 0
-    """Messages for this frame, queued or running."""
-    running = 0
-    queue: deque[MessageState] | None = None
-    """Messages that wait for this frame's turn."""
-    open_children = 0
-    children: set[Frame] | None = None
-    """Open frames below it that no other open frame stands between."""
-    holds = 0
-    turns = 0
-    group_size = 0
-    wire: bytes | None = None
-    """Of a root frame: the one payload it was opened for, as an envelope, where the external message had more."""
+    __slots__ = (
+        "alias",
+        "answered",
+        "callee",
+        "caller",
+        "children",
+        "conversation",
+        "depth",
+        "exchange",
+        "expect_answer",
+        "group_size",
+        "holder",
+        "holds",
+        "id",
+        "listener",
+        "open_children",
+        "parent",
+        "pending",
+        "queue",
+        "running",
+        "state",
+        "tag",
+        "turns",
+        "wire",
+    )
 
     def __init__(
         self,
@@ -132,6 +157,23 @@ class Frame:
         self.listener = listener
         """The listener as it was when the frame was opened; a reload does not change it."""
         self.exchange = exchange
+        self.state = _OPEN
+        self.answered = False
+        self.expect_answer = False
+        self.tag = ""
+        self.pending = 0
+        """Messages for this frame, queued or running."""
+        self.running = 0
+        self.queue: deque[MessageState] | None = None
+        """Messages that wait for this frame's turn."""
+        self.open_children = 0
+        self.children: set[Frame] | None = None
+        """Open frames below it that no other open frame stands between."""
+        self.holds = 0
+        self.turns = 0
+        self.group_size = 0
+        self.wire: bytes | None = None
+        """Of a root frame: the one payload it was opened for, as an envelope, where the external message had more."""
 
     @property
     def is_idle(self) -> bool:

@@ -63,57 +63,13 @@ class Origin(enum.IntEnum):
     """Made by the pump itself from what a handler returned."""
 
 
-class _Carried:
-    """What the pump keeps about a message, besides the documented fields of `MessageState`.
+@dataclass(eq=False, slots=True, weakref_slot=True)
+class MessageState:
+    """One message on its way through the pipeline. Steps read and write it in place.
 
-    Class attributes, not dataclass fields: most of them keep their default for most messages, and a message is made in
-    half the time when those need not be written.
+    The first ten fields are the documented ones; what follows belongs to the pump. Slots, because a message's fields
+    are written and read some forty times on its way, and a slot costs a third of an attribute of an instance's dict.
     """
-
-    failure: PipelineError | None = None
-    """The first failure, typed; ``error`` is its text."""
-    wire: bytes | None = None
-    """The envelope's canonical bytes, once canonicalisation has seen it."""
-    text: str = ""
-    """The payload's canonical text as the pump wrote it into the envelope; empty for an envelope from elsewhere."""
-    own: bytes | None = None
-    """The envelope as the pump wrote it. While ``wire`` is this very object, the sender, receiver and thread in it are
-    those of this state, and nothing in it is foreign."""
-    origin: Origin = Origin.DETACHED
-    repairs: tuple[str, ...] = ()
-    """What repair changed, in words; empty for a message that was well-formed."""
-    conversation: Conversation | None = None
-    frame: Frame | None = None
-    """The frame it is delivered on; ``None`` for an answer on its way out of the organism."""
-    sender: Frame | None = None
-    """The frame that sent it; ``None`` for a message from outside."""
-    codec: Codec[Any] | None = None
-    """The payload's codec, where it was decided when the message was made."""
-    listener: Listener | None = None
-    """The one listener it will be dispatched to."""
-    number: int = 0
-    """Its number within this pump."""
-    message_id: str = ""
-    tag: str = ""
-    """The tag of the call that this message answers."""
-    group_size: int = 0
-    deadline: float = 0.0
-    """Loop time by which it must have been handled; 0 for none."""
-    is_answer: bool = False
-    in_pipe: bool = False
-    """Counted by the scheduler as being inside the XML stages."""
-    window: Any = None
-    """The scheduler's per-target record that counts this message, until it is dispatched."""
-    outcome: Outcome | None = None
-    envelope_is_valid: bool = False
-    """It was checked against the envelope's schema."""
-    payload_is_valid: bool = False
-    """Its payload was checked against its class's schema, or is for a listener that takes any."""
-
-
-@dataclass(eq=False)
-class MessageState(_Carried):
-    """One message on its way through the pipeline. Steps read and write it in place."""
 
     raw_bytes: bytes | None = None
     """The envelope as it came; cleared once it is parsed."""
@@ -130,6 +86,46 @@ class MessageState(_Carried):
     """Why it failed, in the operator's words; ``None`` while all is well."""
     metadata: dict[str, Any] = field(default_factory=dict)
     """Notes of steps: ``diagnostics`` (list of str); free for users' own stages."""
+
+    failure: PipelineError | None = field(default=None, init=False, repr=False)
+    """The first failure, typed; ``error`` is its text."""
+    wire: bytes | None = field(default=None, init=False, repr=False)
+    """The envelope's canonical bytes, once canonicalisation has seen it."""
+    text: str = field(default="", init=False, repr=False)
+    """The payload's canonical text as the pump wrote it into the envelope; empty for an envelope from elsewhere."""
+    own: bytes | None = field(default=None, init=False, repr=False)
+    """The envelope as the pump wrote it. While ``wire`` is this very object, the sender, receiver and thread in it are
+    those of this state, and nothing in it is foreign."""
+    origin: Origin = field(default=Origin.DETACHED, init=False, repr=False)
+    repairs: tuple[str, ...] = field(default=(), init=False, repr=False)
+    """What repair changed, in words; empty for a message that was well-formed."""
+    conversation: Conversation | None = field(default=None, init=False, repr=False)
+    frame: Frame | None = field(default=None, init=False, repr=False)
+    """The frame it is delivered on; ``None`` for an answer on its way out of the organism."""
+    sender: Frame | None = field(default=None, init=False, repr=False)
+    """The frame that sent it; ``None`` for a message from outside."""
+    codec: Codec[Any] | None = field(default=None, init=False, repr=False)
+    """The payload's codec, where it was decided when the message was made."""
+    listener: Listener | None = field(default=None, init=False, repr=False)
+    """The one listener it will be dispatched to."""
+    number: int = field(default=0, init=False, repr=False)
+    """Its number within this pump."""
+    message_id: str = field(default="", init=False, repr=False)
+    tag: str = field(default="", init=False, repr=False)
+    """The tag of the call that this message answers."""
+    group_size: int = field(default=0, init=False, repr=False)
+    deadline: float = field(default=0.0, init=False, repr=False)
+    """Loop time by which it must have been handled; 0 for none."""
+    is_answer: bool = field(default=False, init=False, repr=False)
+    in_pipe: bool = field(default=False, init=False, repr=False)
+    """Counted by the scheduler as being inside the XML stages."""
+    window: Any = field(default=None, init=False, repr=False)
+    """The scheduler's per-target record that counts this message, until it is dispatched."""
+    outcome: Outcome | None = field(default=None, init=False, repr=False)
+    envelope_is_valid: bool = field(default=False, init=False, repr=False)
+    """It was checked against the envelope's schema."""
+    payload_is_valid: bool = field(default=False, init=False, repr=False)
+    """Its payload was checked against its class's schema, or is for a listener that takes any."""
 
     def fail(self, failure: PipelineError) -> None:
         """Record a failure. The first one wins: a later one is a consequence."""

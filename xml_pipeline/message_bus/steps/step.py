@@ -14,18 +14,18 @@ No exception leaves an adapter, since one exception would end the stream for eve
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import functools
 import inspect
 import logging
 from typing import TYPE_CHECKING, cast
 
 from xml_pipeline.errors import HandlerError, PipelineError, ValidationError
+from xml_pipeline.message_bus.message_state import MessageState
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
     from typing import TypeAlias
-
-    from xml_pipeline.message_bus.message_state import MessageState
 
     Step: TypeAlias = Callable[[MessageState], MessageState]
     AsyncStep: TypeAlias = Callable[[MessageState], Awaitable[MessageState]]
@@ -120,9 +120,16 @@ def checked(result: object, state: MessageState, function: Callable[..., object]
     gets all that the pump keeps about it."""
     if isinstance(result, type(state)):
         if result is not state:
-            vars(result).update({**vars(state), **vars(result)})
+            for name in _carried():
+                setattr(result, name, getattr(state, name))
         return result
     raise HandlerError(f"step {_name(function)!r} returned {type(result).__name__} instead of the message")
+
+
+@functools.cache
+def _carried() -> tuple[str, ...]:
+    """The fields that a copy made by ``dataclasses.replace`` has lost."""
+    return tuple(field.name for field in dataclasses.fields(MessageState) if not field.init)
 
 
 def _name(function: Callable[..., object]) -> str:
