@@ -46,6 +46,7 @@ ROWS: list[tuple[str, list[str]]] = [
 ]
 
 STATE_OF_THE_BUS = {
+    "part",
     "payloads",
     "conversation",
     "call",

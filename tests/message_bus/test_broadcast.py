@@ -279,3 +279,27 @@ async def test_a_group_ends_with_its_last_member() -> None:
         assert pump.unregister_listener("crowd.two")
         with pytest.raises(RoutingError):
             await pump.request("crowd", Ask())
+
+
+async def test_a_member_whose_copy_cannot_be_made_fails_alone() -> None:
+    """A class may accept a value once and refuse it the next time; every member's message has its outcome."""
+    made: list[str] = []
+
+    @dataclass
+    class Moody:
+        text: str
+
+        def __post_init__(self) -> None:
+            made.append(self.text)
+            if len(made) == 3:  # the sender's own, the first member's, the second member's
+                raise ValueError("not again")
+
+    first, second = Recorder(), Recorder()
+    pump = StreamPump()
+    pump.register("all.first", first, Moody, broadcast=True)
+    pump.register("all.second", second, Moody, broadcast=True)
+    async with audited(pump) as audit:
+        await pump.inject("all", Moody("x"))
+        await audit.idle()
+    assert (len(first.payloads), len(second.payloads)) == (1, 0)
+    assert pump.statistics().outcomes["dead-lettered"] == 1

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from xml_pipeline.message_bus.exchange import Exchange
     from xml_pipeline.message_bus.listener import Listener
     from xml_pipeline.message_bus.message_state import MessageState
+    from xml_pipeline.message_bus.part import Part
 
 __all__ = ["Conversation", "ConversationStatus", "Frame", "FrameRecord", "FrameState", "Hold"]
 
@@ -124,13 +125,13 @@ class Frame:
         "listener",
         "open_children",
         "parent",
+        "part",
         "pending",
         "queue",
         "running",
         "state",
         "tag",
         "turns",
-        "wire",
     )
 
     def __init__(
@@ -172,8 +173,8 @@ class Frame:
         self.holds = 0
         self.turns = 0
         self.group_size = 0
-        self.wire: bytes | None = None
-        """Of a root frame: the one payload it was opened for, as an envelope, where the external message had more."""
+        self.part: Part | None = None
+        """Of a root frame: what it was opened for, where the external message led to several."""
 
     @property
     def is_idle(self) -> bool:

@@ -164,7 +164,7 @@ class Dispatcher:
     async def _turn(self, worker: Worker, state: MessageState) -> None:
         """One handler call, from its hooks to its message's outcome."""
         listener, frame = state.listener, state.frame
-        assert listener is not None and frame is not None  # for the type checker: _enqueue checked
+        assert listener is not None and frame is not None  # for the type checker: Lanes.put checked
         if state.window is not None:
             self._scheduler.started(state)
         turn = Turn(state, frame, listener, worker)

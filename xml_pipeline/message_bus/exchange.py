@@ -58,11 +58,6 @@ class Exchange:
         """The error that ended it, if one did."""
         return self._error
 
-    @property
-    def is_settled(self) -> bool:
-        """Whether its first answer or its error has come."""
-        return self._settled
-
     def deliver(self, payload: Any) -> Outcome:
         """Hand over an answer; returns what became of it."""
         if self._queue is not None:
@@ -181,11 +176,6 @@ class Exchange:
             if error is not None:
                 raise error
             yield payload
-
-    @property
-    def is_asked(self) -> bool:
-        """Whether somebody is waiting for it right now."""
-        return self._queue is not None or (self._future is not None and not self._future.done())
 
 
 def _retrieve(future: asyncio.Future[Any]) -> None:

@@ -187,8 +187,8 @@ class Ledger:
         while root.parent is not None:
             root = root.parent
         letter = self._dead_letters.add(
-            wire=root.wire or exchange.wire or b"",
-            target=exchange.target if root.wire is None else root.callee,
+            wire=(exchange.wire or b"") if root.part is None else root.part.wire(exchange.thread_id),
+            target=exchange.target if root.part is None else root.callee,
             from_id=exchange.from_id,
             thread_id=root.id,
             conversation_id=exchange.thread_id,

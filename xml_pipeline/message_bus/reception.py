@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING
 
-from xml_pipeline.envelope import build_envelope, envelope_to_bytes, extensions, payload_elements, peek
+from xml_pipeline.envelope import payload_elements, peek
 from xml_pipeline.errors import RoutingError, ValidationError
 from xml_pipeline.message_bus.listener import Listener
 from xml_pipeline.message_bus.message_state import HandlerMetadata, MessageState, Origin
+from xml_pipeline.message_bus.part import Part
 from xml_pipeline.message_bus.routing import RoutingTable
 from xml_pipeline.message_bus.steps.bounds import Bounds
 from xml_pipeline.message_bus.steps.deserialization import deserialize
 from xml_pipeline.message_bus.steps.payload_extraction import extract_payload
 from xml_pipeline.message_bus.steps.payload_validation import validate_payload
 from xml_pipeline.message_bus.steps.repair import make_repair
+from xml_pipeline.message_bus.steps.step import run_step
 from xml_pipeline.strict_xml import parse_own
 
 if TYPE_CHECKING:
@@ -121,18 +124,12 @@ class Reception:
             sibling.payload_tree = payload
             states.append(sibling)
         for each in states:
-            self._keep_own_wire(each)
+            self._mark_part(each)
         return states
 
-    def _keep_own_wire(self, state: MessageState) -> None:
-        """For its dead letter: one payload must not be sent again because another one failed."""
-        if state.frame is None or state.payload_tree is None or state.envelope_tree is None:
-            return
-        conversation_id = state.frame.conversation.id
-        envelope = build_envelope(
-            state.payload_tree, state.from_id or "", conversation_id, state.to_id, extensions(state.envelope_tree)
-        )
-        state.frame.wire = envelope_to_bytes(envelope, declaration=False)
+    def _mark_part(self, state: MessageState) -> None:
+        if state.frame is not None and state.payload_tree is not None and state.envelope_tree is not None:
+            state.frame.part = Part(state.envelope_tree, state.payload_tree, state.from_id or "", state.to_id)
 
     def validate_and_deserialize(self, state: MessageState) -> MessageState:
         """Decide who gets it, validate the payload against that class's schema, and decode it."""
@@ -178,10 +175,10 @@ class Reception:
             self._take(twin, listener)
             twin.target_listeners = [listener]
             if twin.codec is not None:
-                deserialize(twin, twin.codec)
+                run_step(partial(deserialize, codec=twin.codec), twin)  # it is counted: its failure is its own
             states.append(twin)
         for member in states:
-            self._keep_own_wire(member)
+            self._mark_part(member)
             member.group_size = len(targets)
             if member.frame is not None:
                 member.frame.group_size = len(targets)
