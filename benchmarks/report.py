@@ -122,6 +122,7 @@ _CELLS: dict[str, Callable[[Row], str]] = {
     "x floor": lambda row: _ratio(row.ratios.get("floor")),
     "x tuned floor": lambda row: _ratio(row.ratios.get("tuned")),
     "x ours": lambda row: _ratio(row.ratios.get("ours")),
+    "x by hand": lambda row: _ratio(row.ratios.get("by hand")),
     "target": _target,
     "note": lambda row: row.note,
 }

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Iterable
 
-from benchmarks import codec, fairness, floor, memory, naive, pump, steps
+from benchmarks import codec, fairness, floor, memory, naive, orchestration, pump, steps
 from benchmarks.measure import Baselines, Case, Row, run_rounds
 from benchmarks.size import Size
 
@@ -17,6 +17,7 @@ _CASES: dict[str, Callable[[Size], list[Case]]] = {
     "naive": naive.cases,
     "pump": pump.cases,
     "codec": codec.cases,
+    "orchestration": orchestration.cases,
 }
 """Measured in rounds, together."""
 _ROWS: dict[str, Callable[[Size], list[Row]]] = {"memory": memory.rows, "fairness": fairness.rows}
@@ -52,5 +53,5 @@ def run(names: Iterable[str], size: Size, progress: Callable[[str], None] = lamb
 
 
 def _baselines(size: Size) -> Baselines:
-    modules = (floor, steps, pump, codec)
+    modules = (floor, steps, pump, codec, orchestration)
     return {name: measure for module in modules for name, measure in module.baselines(size).items()}

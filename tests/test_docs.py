@@ -8,7 +8,8 @@ Fenced blocks, by their language and by the words behind it:
     ``no-run`` leaves it out.
 ``yaml``
     A whole organism is loaded, imports included; the modules are those of the page's ``file=`` blocks. The text of a
-    ``refused`` one is compared with the ``text`` block that follows. With ``file=NAME`` it is written there.
+    ``refused`` or ``warned`` one is compared with the ``text`` block that follows. With ``file=NAME`` it is written
+    there.
 ``console``
     What follows ``$`` is run, if it is one of our commands, in the page's directory, and the lines below it must be
     printed, in this order; ``...`` stands for any lines, and times may differ. Exit codes other than 0 are said in a
@@ -181,10 +182,11 @@ def test_organisms_load(page: Path, directory: Path) -> None:
             continue
         (directory / "organism.yaml").write_text(block.text, encoding="utf-8")
         report = load_report("organism.yaml", environment={})
-        told = "\n".join(map(str, report.problems))
-        if "refused" in block.words:
+        told = "\n".join(map(str, report.warnings if "warned" in block.words else report.problems))
+        if {"refused", "warned"} & {*block.words}:
             assert following is not None and following.language == "text", f"{block.place}: what is said about it?"
             assert told == following.text.strip(), block.place
+            assert report.ok is ("warned" in block.words), block.place
         else:
             assert report.ok, f"{block.place}\n{told}"
             assert not report.warnings, block.place
@@ -385,6 +387,7 @@ def default_text(value: object) -> str:
 
 
 SCHEMA = organism_json_schema()
+SECTIONS = ("organism", "listeners", "llm", "peer_tables", "backend")
 
 
 @pytest.mark.parametrize(
@@ -396,10 +399,14 @@ SCHEMA = organism_json_schema()
             SCHEMA["$defs"]["ListenerSection"]["properties"],
             {"name", "payload_class", "handler", "description"},
         ),
+        ("llm", SCHEMA["$defs"]["LLMSection"]["properties"], set()),
+        ("llm.backends", SCHEMA["$defs"]["LLMBackendSection"]["properties"], {"provider"}),
+        ("peer_tables", SCHEMA["$defs"]["PeerTableSection"]["properties"], {"name"}),
+        ("peer_tables entries", SCHEMA["$defs"]["PeerEntrySection"]["properties"], {"listener", "peers"}),
         ("backend", SCHEMA["$defs"]["BackendSection"]["properties"], set()),
         (
             "Limits",
-            {k: v for k, v in SCHEMA["properties"].items() if k not in ("organism", "listeners", "backend")},
+            {k: v for k, v in SCHEMA["properties"].items() if k not in SECTIONS},
             set(),
         ),
     ],
@@ -423,6 +430,7 @@ def test_the_keys_that_come_later_are_listed() -> None:
         *(f"organism.{key}" for key in scope._ORGANISM),
         *(f"backend.{key}" for key in scope._BACKEND),
         *(f"listeners[].{key}" for key in scope._LISTENER),
+        *(f"peer_tables[].{key}" for key in scope._TABLE),
     }
     assert told == known
 
@@ -432,7 +440,7 @@ def test_the_limits_page_has_every_limit_with_its_default() -> None:
     told = {names_in(row[0])[0]: row[1] for row in rows}
     limits = SCHEMA["properties"]
     expected = {k: default_text(v["default"]) for k, v in limits.items() if "default" in v}
-    for other in ("listeners", "backend", "import_roots"):
+    for other in (*SECTIONS, "import_roots"):
         expected.pop(other, None)
     assert told == expected
 

@@ -1,8 +1,11 @@
+from dataclasses import dataclass
+
 import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 from lxml import etree
 
+from third_party.xmlable import codec_of
 from xml_pipeline.envelope import (
     ENVELOPE_NAMESPACE,
     build_envelope,
@@ -11,6 +14,7 @@ from xml_pipeline.envelope import (
     escape_text,
     extract_meta,
     extract_payload,
+    message_schema,
     message_text,
     payload_bytes,
     payload_elements,
@@ -73,6 +77,44 @@ INVALID = {
     "no namespace": f"<message><meta>{META}</meta>{ADD}</message>".encode(),
     "other root": f'<meta xmlns="{ENVELOPE_NAMESPACE}">{META}</meta>'.encode(),
 }
+
+
+@dataclass
+class AddRequest:
+    left: int
+    right: int = 0
+
+
+OF_A_CLASS = {
+    "valid": ADD,
+    "default left out": '<AddRequest xmlns=""><Left>2</Left></AddRequest>',
+    "field missing": '<AddRequest xmlns=""><Right>3</Right></AddRequest>',
+    "field doubled": '<AddRequest xmlns=""><Left>2</Left><Left>2</Left></AddRequest>',
+    "no number": '<AddRequest xmlns=""><Left>two</Left></AddRequest>',
+    "attribute": '<AddRequest xmlns="" a="1"><Left>2</Left></AddRequest>',
+    "text between": '<AddRequest xmlns="">x<Left>2</Left></AddRequest>',
+    "another element": '<Add xmlns=""><Left>2</Left></Add>',
+    "in the envelope's namespace": "<AddRequest><Left>2</Left></AddRequest>",
+    "field in a namespace": '<AddRequest xmlns=""><Left xmlns="urn:x">2</Left></AddRequest>',
+    "of another type": f'<AddRequest xmlns=""{XSI} i:type="Other"><Left>2</Left></AddRequest>',
+    "nil": f'<AddRequest xmlns=""{XSI} i:nil="true"/>',
+    "told of a schema": f'<AddRequest xmlns=""{XSI} i:noNamespaceSchemaLocation="a.xsd"><Left>2</Left></AddRequest>',
+    "twice": ADD + ADD,
+    "none": "",
+}
+
+
+@pytest.mark.parametrize("payload", OF_A_CLASS)
+@pytest.mark.parametrize("meta", [META, META + '<p:x xmlns:p="urn:x"/>', META + "<x/>", "<from>a</from>"])
+def test_one_pass_over_the_message_says_what_both_schemas_say(meta, payload):
+    tree = parse_strict(envelope(meta, OF_A_CLASS[payload]))
+    codec = codec_of(AddRequest)
+    payloads = [part for part in tree if part.tag != f"{{{ENVELOPE_NAMESPACE}}}meta"]
+    one = len(payloads) == 1 and payloads[0].tag == "AddRequest"
+    both = one and envelope_schema().validate(tree) and codec.schema.validate(payloads[0])
+    assert message_schema(codec).validate(tree) == both
+    good = ("valid", "default left out", "told of a schema")
+    assert both == (payload in good and meta in (META, META + '<p:x xmlns:p="urn:x"/>'))
 
 
 @pytest.mark.parametrize("raw", VALID.values(), ids=VALID)

@@ -9,7 +9,8 @@
     ├── DeadlineExceeded         timeout     handler, request or conversation took too long (also a TimeoutError)
     ├── HandlerError             handler     the handler raised, or returned something that is no answer
     ├── HopLimitError            hops        frames nested too deep, or too many turns on one frame
-    ├── BudgetExhausted          budget      the conversation has spent what it may
+    ├── BudgetExhausted          budget      the conversation has spent what it may; as `message_bus.budget` raises it,
+    │                                        a BudgetExhaustedError, its text says how much
     ├── Overloaded               overloaded  a queue is full
     ├── ConversationCancelled    cancelled   cancelled by its owner, or by shutdown
     │   └── PumpStopped          cancelled   the pump refuses new work

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TypeVar
 
-from xml_pipeline.config import ConfigLoader
+from xml_pipeline.config import ConfigLoader, InvalidConfiguration, place_problems
 from xml_pipeline.message_bus.singleton import set_stream_pump
 from xml_pipeline.message_bus.stream_pump import StreamPump
 
@@ -24,8 +24,12 @@ async def start_from_file(cls: type[P], path: str | Path) -> P:
     Raises:
         ConfigurationError: everything that is wrong with the file, each with its place.
     """
-    pump = cls(ConfigLoader.load(path), str(path))
-    pump.register_all()
+    config = ConfigLoader.load(path)
+    try:
+        pump = cls(config, str(path))
+        pump.register_all()
+    except InvalidConfiguration as error:
+        raise InvalidConfiguration(place_problems(path, error.problems)) from error
     await pump.start()
     return pump
 

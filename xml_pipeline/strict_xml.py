@@ -71,21 +71,12 @@ def parse_strict(raw: bytes) -> _Element:
     declares = _EXCLAMATION_MARK in raw and b"<!DOCTYPE" in raw
     if declares and _DOCTYPE_IN_PROLOGUE.match(raw):
         raise ValidationError("a document type declaration is not allowed")
-    root = _parse(raw)
+    root = parse_own(raw)
     if declares and root.getroottree().docinfo.internalDTD is not None:
         raise ValidationError("a document type declaration is not allowed")
     if _DOUBTFUL_NAMESPACE.search(raw):
         _require_good_namespaces(root)
     return root
-
-
-def parse_own(raw: bytes) -> _Element:
-    """Parse bytes that this process wrote itself: the same strict parser, without the looks at what is foreign.
-
-    Raises:
-        ValidationError: they are not well-formed, which is a defect of whoever wrote them.
-    """
-    return _parse(raw)
 
 
 def canonical_bytes(element: _Element) -> bytes:
@@ -105,7 +96,12 @@ def canonical_bytes(element: _Element) -> bytes:
         raise ValidationError(f"no canonical form: {error}") from None
 
 
-def _parse(raw: bytes) -> _Element:
+def parse_own(raw: bytes) -> _Element:
+    """Parse bytes that this process wrote itself: the same strict parser, without the looks at what is foreign.
+
+    Raises:
+        ValidationError: they are not well-formed, which is a defect of whoever wrote them.
+    """
     try:
         parser: XMLParser = _local.parser
     except AttributeError:

@@ -163,3 +163,31 @@ def test_variables_come_from_the_file_beside_it_and_reach_handlers(cli, organism
     listeners = json.loads(cli("check", "--json").out)["listeners"]
     assert listeners[0]["description"] == "hi from .env"
     assert "Pong(text='hi from .env')" in cli("send", "echo", '{"text": "x"}').out
+
+
+LLM = """
+llm:
+  model: m
+  backends:
+    - provider: scripted
+      script:
+        - {txt: hello}
+        - {text: a, tool: 3}
+    - provider: openai
+      api_key: ${NO_KEY_AT_ALL:-}
+"""
+
+
+def test_backends_that_cannot_be_made_are_told_with_their_places(cli, organism):
+    text = (organism / "organism.yaml").read_text()
+    lines = text.count("\n") + 1
+    (organism / "organism.yaml").write_text(text + LLM)
+    for verb in ("check", "run"):
+        result = cli(verb)
+        assert result.code == 3
+        for place in (f":{lines + 6}:", f":{lines + 7}:", f":{lines + 8}:"):
+            assert place in result.err, result
+        assert "did you mean 'text'" in result.err
+        assert "llm.backends[1]" in result.err
+        assert "Traceback" not in result.err
+    assert len(json.loads(cli("check", "--json").out)["problems"]) == 4

@@ -1,11 +1,17 @@
 from __future__ import annotations
 
+from dataclasses import dataclass, make_dataclass
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from xml_pipeline.config.crosscheck import ListenerFacts, check_listeners
 from xml_pipeline.config.problems import Hints
+from xml_pipeline.errors import ConfigurationError
+from xml_pipeline.message_bus.listener import make_listener
+from xml_pipeline.message_bus.routing import RoutingTable
 
 KNOWN = frozenset({"system.todo", "system.boot"})
 
@@ -71,7 +77,8 @@ def test_parts_that_are_wrong_in_themselves_are_left_alone() -> None:
 def test_the_classes_of_a_listener_have_different_names() -> None:
     assert problems({"name": "a", "classes": ("x.A", "y:B")}, {"name": "b", "classes": ("x.A",)}) == []
     assert problems({"name": "a", "classes": ("x.Note", "y:note")}, {"name": "b", "classes": (int, int)}) == [
-        "listeners[0].payload_class: two classes of one listener are called 'note'",
+        "listeners[0].payload_class: two classes of one listener are called 'note' and 'Note', "
+        "which is the same but for case",
         "listeners[1].payload_class: two classes of one listener are called 'int'",
     ]
 
@@ -134,3 +141,72 @@ def test_an_agent_that_does_not_say_its_peers_is_worth_a_warning() -> None:
         {"name": "c"},
     )
     assert warning.startswith("listeners[0]: an agent without 'peers' reaches nobody")
+
+
+def test_an_agent_that_is_not_known_to_be_one_is_not_warned_about() -> None:
+    assert warnings({"name": "a", "is_agent": None}) == []
+
+
+# -- the same rules when a program registers listeners -------------------------------------------------------------
+
+
+@dataclass
+class Note:
+    text: str = ""
+
+
+@dataclass
+class Order:
+    count: int = 0
+
+
+class Outer:
+    @dataclass
+    class Note:
+        """Another class of the same name."""
+
+        text: str = ""
+
+
+note = make_dataclass("note", [("text", str, "")])
+cases = st.fixed_dictionaries(
+    {
+        "name": st.sampled_from(["g.a", "G.a", "g.b", "g", "h.a", "a", "external", "system.x", "mesh:a"]),
+        "classes": st.lists(st.sampled_from([Note, Order, Outer.Note, note]), min_size=1, max_size=3).map(tuple),
+        "broadcast": st.sampled_from([False, False, True, "g", "G", "h", "a", "system"]),
+    }
+)
+
+
+async def handle(payload: Any, metadata: Any) -> None:
+    return None
+
+
+@given(st.lists(cases, max_size=3))
+def test_a_file_may_say_what_a_program_may_register(listeners: list[dict[str, Any]]) -> None:
+    found = problems(*listeners, known=None)
+    try:
+        RoutingTable(
+            make_listener(one["name"], handle, one["classes"], broadcast=one["broadcast"]) for one in listeners
+        )
+    except ConfigurationError as error:
+        assert found, error
+    else:
+        assert found == []
+
+
+def test_two_classes_collide_in_lower_case_wherever_they_are_given() -> None:
+    assert problems({"name": "a", "classes": (Note, note)}) == [
+        "listeners[0].payload_class: two classes of one listener are called 'note' and 'Note', "
+        "which is the same but for case"
+    ]
+    with pytest.raises(ConfigurationError, match="named 'note' and 'Note', which is the same but for case"):
+        make_listener("a", handle, (Note, note))
+    with pytest.raises(ConfigurationError, match=r"two payload classes named 'Note'$"):
+        make_listener("a", handle, (Note, Outer.Note))
+
+
+def test_members_of_a_group_may_name_their_classes_in_any_order() -> None:
+    one = make_listener("g.a", handle, (Note, Order), broadcast=True)
+    table = RoutingTable([one, make_listener("g.b", handle, (Order, Note), broadcast=True)])
+    assert [each.name for each in table.resolve("g", "Order")] == ["g.a", "g.b"]

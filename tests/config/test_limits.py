@@ -29,6 +29,7 @@ DEFAULTS = {
     "thread_idle_ttl": 600.0,
     "max_threads": 1_000,
     "max_dead_letters": 1_000,
+    "max_tokens_per_thread": 100_000,
 }
 COUNTS = [name for name, value in DEFAULTS.items() if isinstance(value, int)]
 

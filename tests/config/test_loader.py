@@ -11,6 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from xml_pipeline.config import ConfigLoader, InvalidConfiguration, Rate, load_report
+from xml_pipeline.config.keys import key_warnings
 from xml_pipeline.errors import ConfigurationError
 
 from .conftest import LISTENER, Organism
@@ -88,7 +89,7 @@ def test_everything_is_told_at_once_in_the_order_of_the_file(organism: Organism)
     text = """max_concurent_handlers: 5
 max_hops: true
 organism: {name: test, port: 70000}
-llm: {key: "${NOT_SET}"}
+mesh: {key: "${NOT_SET}"}
 listeners:
 - name: greeter
   payload_class: handlers.Greeting
@@ -112,7 +113,7 @@ listeners:
         "1:1 max_concurent_handlers: unknown key, did you mean 'max_concurrent_handlers'?",
         "2:11 max_hops: must be a whole number, not true",
         "3:30 organism.port: Invalid port 70000: ports are 1 to 65535",
-        "4:1 llm: not supported in this version",
+        "4:1 mesh: not supported in this version",
         "8:12 listeners[0].handler: module 'handlers' has no attribute 'gret', did you mean 'greet'?",
         "10:11 listeners[0].peers[0]: no listener or group is called 'shoutr', did you mean 'shouter'?",
         "11:3 listeners[1].description: is missing: say in a sentence what the listener is for, "
@@ -125,10 +126,11 @@ listeners:
         "in YAML 1.2 only true and false are booleans",
         "17:3 listeners[1].timeout: the key is given twice, first in line 16",
         "18:3 listeners[2]: must be a mapping of keys to values, not 5",
-        "19:3 listeners[3].payload_class: is missing: the import path of a dataclass or pydantic model, "
-        "or a list of them",
-        "19:3 listeners[3].handler: an agent without a handler (the built-in model call) is not supported "
-        "in this version",
+        "19:3 listeners[3].prompt: is missing: an agent without a handler needs a prompt that says who it is and "
+        "what it does",
+        "19:3 listeners[3].model: is missing: name the agent's model here, or one for all of them under 'llm'",
+        "19:3 listeners[3]: an agent without a handler calls a model, but there are no backends: describe one under "
+        "'llm.backends'",
         "21:9 listeners[3].rate: must be a number per second, or like '10/s', '100/min', '5/h', not '10/x'",
         "22:3 listeners[3].description: is blank, must be text",
     ]
@@ -223,8 +225,12 @@ def test_both_spellings_of_a_timeout_are_one_too_many(organism: Organism) -> Non
         ("{name: test}", "{name: test, port: 1.5}", "1:30 organism.port: must be a whole number, not 1.5"),
         ("{name: test}", "{name: test, identity: k.pem}", "1:24 organism.identity: not supported in this version"),
         ("{name: test}", "{name: test, tls: {cert: \"${X}\"}}", "1:24 organism.tls: not supported in this version"),
-        ("{name: test}", "{name: test, max_tokens_per_thread: 5}", "1:24 organism.max_tokens_per_thread: "
-         "not supported in this version"),
+        ("{name: test}", "{name: test, max_tokens_per_thread: 0}", "1:47 organism.max_tokens_per_thread: "
+         "must be at least 1, not 0"),
+        ("  payload_class: handlers.Greeting\n", "", "3:3 listeners[0].payload_class: is missing: the import path of a "
+         "dataclass or pydantic model, or a list of them"),
+        ("  handler: handlers.greet\n", "", "3:3 listeners[0].handler: is missing: the import path of an async "
+         "function; an agent whose prompt goes to a model ('agent: true') needs none"),
         ("{name: test}", "{}", "1:11 organism.name: is missing"),
         ("{name: test}", "", "1:1 organism: is blank, must be a mapping of keys to values"),
         ("{name: test}", "test", "1:11 organism: must be a mapping of keys to values, not the text 'test'"),
@@ -246,10 +252,15 @@ def test_a_wrong_value_is_told_with_its_place(organism: Organism, old: str, new:
     ("line", "problem"),
     [
         *((f"{key}: {{a: 1}}", f"1:1 {key}: not supported in this version")
-          for key in ("llm", "process_pool", "peer_tables", "mesh", "meta", "gateways", "max_tokens_per_thread")),
+          for key in ("process_pool", "mesh", "meta", "gateways")),
         *((f"{key}: {{a: '${{X}}'}}", f"1:1 {key}: not supported, and out of scope for good")
           for key in ("oob", "auth", "network", "tools", "shell", "compiler")),
-        ("llm:", "1:1 llm: not supported in this version"),
+        ("llm:", "1:1 llm: is blank, must be a mapping of keys to values"),
+        ("llm: []", "1:6 llm: must be a mapping of keys to values, not a list"),
+        ("llm_backends: []", "1:1 llm_backends: not supported: describe them under 'llm', as its 'backends'"),
+        ("peer_tables: {a: 1}", "1:14 peer_tables: must be a list, not a mapping"),
+        ("peer_tables: [5]", "1:15 peer_tables[0]: must be a mapping of keys to values, not 5"),
+        ("max_tokens_per_thread: {a: 1}", "1:24 max_tokens_per_thread: must be a whole number, not a mapping"),
         ("agents: []", "1:1 agents: not supported: describe agents under 'listeners', with 'agent: true'"),
         ("server: {}", "1:1 server: not supported, and out of scope for good: there is no HTTP server for messages"),
         ("backend: {type: redis}", "1:17 backend.type: not supported in this version"),
@@ -289,6 +300,54 @@ def test_a_wrong_key_at_the_top_is_told_with_its_place(organism: Organism, line:
 )
 def test_a_key_of_another_section_is_told_where_it_belongs(organism: Organism, text: str, problem: str) -> None:
     assert organism.problems(text) == [problem]
+
+
+@pytest.mark.parametrize(
+    ("line", "place"),
+    [
+        ("backends: []", "under 'llm'"),
+        ("provider: xai", "in an entry of 'llm.backends'"),
+        ("parent: x", "in an entry of 'peer_tables'"),
+        ("listener: x", "in one of a peer table's 'entries'"),
+        ("model: m", "in an entry of 'listeners', or under 'llm'"),
+        ("name: x", "under 'organism', or in an entry of 'listeners'"),
+    ],
+)
+def test_a_key_of_a_section_that_is_at_the_top_is_told_where_it_belongs(
+    organism: Organism, line: str, place: str
+) -> None:
+    key = line.partition(":")[0]
+    assert organism.problems(f"{line}\n{LISTENER}") == [f"1:1 {key}: unknown key here; {key!r} belongs {place}"]
+
+
+@pytest.mark.parametrize(
+    ("top", "within", "expected"),
+    [("", "", 100_000), ("7", "", 7), ("", "7", 7), ("7", "7", 7), ("", "'${TOKENS}'", 9), ("", "null", 100_000)],
+)
+def test_the_token_budget_may_stand_in_two_places(organism: Organism, top: str, within: str, expected: int) -> None:
+    inside = f"name: test, max_tokens_per_thread: {within}" if within else "name: test"
+    outside = f"max_tokens_per_thread: {top}\n" if top else ""
+    config = organism.report(outside + LISTENER.replace("name: test", inside), TOKENS="9").config
+    assert config is not None
+    assert config.max_tokens_per_thread == config.limits.max_tokens_per_thread == expected
+
+
+def test_two_token_budgets_are_one_too_many(organism: Organism) -> None:
+    text = "max_tokens_per_thread: 100000\n" + LISTENER.replace("name: test", "name: test, max_tokens_per_thread: 5")
+    assert organism.problems(text) == [
+        "2:47 organism.max_tokens_per_thread: is 5, but max_tokens_per_thread at the top level is 100,000; keep one"
+    ]
+
+
+def test_a_class_that_would_pass_for_the_pumps_own_is_refused(organism: Organism) -> None:
+    source = "from dataclasses import dataclass\n@dataclass\nclass message:\n    a: int = 0\n"
+    organism.module("own", source + "@dataclass\nclass SystemError:\n    a: int = 0\n")
+    for name in ("message", "SystemError"):
+        assert organism.problems(LISTENER.replace("handlers.Greeting", f"own.{name}")) == [
+            f"4:18 listeners[0].payload_class: a payload class cannot be called {name!r}"
+        ]
+    real = "xml_pipeline.message_bus.message_state.SystemError"
+    assert organism.problems(LISTENER.replace("handlers.Greeting", f"[handlers.Greeting, {real}]")) == []
 
 
 def test_a_module_that_fails_is_told_once_and_executed_once(
@@ -597,6 +656,8 @@ WORDS = st.sampled_from(
     [
         *("organism", "name", "port", "listeners", "handler", "payload_class", "description", "agent", "peers"),
         *("broadcast", "rate", "timeout", "backend", "type", "import_roots", "handlers.greet", "handlers.Greeting"),
+        *("llm", "backends", "provider", "scripted", "api_key", "api_key_env", "script", "model", "prompt", "xai"),
+        *("peer_tables", "entries", "listener", "parent", "temperature", "max_tokens_per_thread", "supported_models"),
         *("true", "no", "5", "-1", "1e9", ".nan", "${X}", "$$", "${", "~", "''", "system.x", "a.b", "é", "&a", "*a"),
         *("- ", ": ", "\n", "\n  ", "\n- ", "\n    ", "[", "]", "{", "}", ", ", "!!x ", "|", ">", "# ", "<<: ", "? "),
         *('"', "'", "\t", "---\n", "%YAML 1.2\n"),
@@ -632,9 +693,29 @@ plain_data = st.recursive(
 )
 
 
-@given(st.fixed_dictionaries({"organism": plain_data, "listeners": st.lists(plain_data, max_size=3)}) | plain_data)
+some_data = st.lists(
+    plain_data
+    | st.dictionaries(
+        st.sampled_from(["name", "provider", "api_key", "script", "parent", "entries", "listener", "peers", "agent"]),
+        plain_data | st.lists(st.dictionaries(st.sampled_from(["listener", "peers"]), plain_data)),
+    ),
+    max_size=3,
+)
+
+
+@given(
+    st.fixed_dictionaries(
+        {"organism": plain_data, "listeners": some_data},
+        optional={
+            "llm": plain_data | st.fixed_dictionaries({"backends": plain_data | some_data}),
+            "peer_tables": some_data,
+        },
+    )
+    | plain_data
+)
 @settings(deadline=None)  # a busy machine is not a failure
 def test_no_data_makes_the_parser_raise(data: Any) -> None:
+    assert all(warning.text for warning in key_warnings(data, os.environ))
     try:
         ConfigLoader._parse(data)
     except InvalidConfiguration as error:

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from xml_pipeline.config import InvalidConfiguration, Limits, ListenerConfig, OrganismConfig, Rate
+from xml_pipeline.config import InvalidConfiguration, Limits, ListenerConfig, LLMConfig, OrganismConfig, Rate
 
 
 @dataclass
@@ -49,6 +49,10 @@ def test_a_listener_has_the_documented_fields_and_defaults() -> None:
         "peers": None,
         "broadcast": False,
         "prompt": "",
+        "model": "",
+        "temperature": None,
+        "max_tokens": None,
+        "max_model_calls": 25,
         "timeout": 30.0,
         "concurrency": None,
         "rate": None,
@@ -170,7 +174,8 @@ def test_an_organism_has_the_documented_fields_and_defaults() -> None:
         "listeners": [],
         "port": 8765,
         "identity_path": "",
-        "llm_config": {},
+        "llm_config": LLMConfig().model_dump(),
+        "peer_tables": [],
         "description": "",
         "version": "0.1.0",
         "import_roots": None,
@@ -219,8 +224,12 @@ def test_ports_are_in_range(port: int) -> None:
         ({"port": "80"}, "port: must be a whole number, not the text '80'"),
         ({"name": ""}, "name: a name must not be empty"),
         ({"identity_path": "key.pem"}, "identity_path: not supported in this version"),
-        ({"llm_config": {"backends": []}}, "llm_config: not supported in this version"),
-        ({"max_tokens_per_thread": 5}, "max_tokens_per_thread: not supported in this version"),
+        ({"llm_config": {"backend": []}}, "llm_config.backend: unknown key, did you mean 'backends'?"),
+        ({"llm_config": 5}, "llm_config: must be a mapping of keys to values, not 5"),
+        ({"llm_config": None}, "llm_config: is blank, must be a mapping of keys to values"),
+        ({"max_tokens_per_thread": 0}, "max_tokens_per_thread: must be at least 1, not 0"),
+        ({"peer_tables": [{"peers": {}}]}, "peer_tables[0].name: is missing"),
+        ({"peer_table_configs": []}, "peer_table_configs: is called 'peer_tables' now"),
         ({"process_pool_enabled": True}, "process_pool_enabled: not supported in this version"),
         ({"oob_enabled": True}, "oob_enabled: not supported, and out of scope for good"),
         ({"max_hosp": 5}, "max_hosp: unknown key, did you mean 'max_hops'?"),

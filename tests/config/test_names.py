@@ -2,7 +2,14 @@ from __future__ import annotations
 
 import pytest
 
-from xml_pipeline.config.names import BUILTIN_NAMES, broadcast_group, name_fault, reserved_fault, text_fault
+from xml_pipeline.config.names import (
+    ALWAYS_REACHED,
+    BUILTIN_NAMES,
+    broadcast_group,
+    name_fault,
+    reserved_fault,
+    text_fault,
+)
 
 
 @pytest.mark.parametrize("name", ["calc", "calculator.add", "two words", "Grüße", "計算", "a&b<c>", "{x}", "-", "🙂"])
@@ -41,6 +48,11 @@ def test_similar_names_are_not_reserved(name: str) -> None:
 
 def test_built_in_names_are_reserved() -> None:
     assert all(reserved_fault(name) for name in BUILTIN_NAMES)
+
+
+def test_every_orchestrator_is_built_in() -> None:
+    assert {"system.todo", "system.sequence", "system.sequence.factory", "system.buffer"} <= BUILTIN_NAMES
+    assert ALWAYS_REACHED < BUILTIN_NAMES
 
 
 def test_a_group_is_named_by_hand_or_by_the_name_up_to_its_last_dot() -> None:

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from xml_pipeline.config import InvalidConfiguration, Rate
+from xml_pipeline.config import BackendConfig, InvalidConfiguration, LLMConfig, PeerTableConfig, Rate
 from xml_pipeline.config.parser import parse_document, parse_listener
 from xml_pipeline.config.problems import Hints
 
@@ -34,6 +34,7 @@ def test_keys_of_the_file_become_fields_of_the_configuration() -> None:
                 "peers": ["b", "system.todo"],
                 "broadcast": "group",
                 "prompt": "Be brief.",
+                "model": "grok-4",
                 "timeout_seconds": 2.5,
                 "concurrency": 3,
                 "rate": "10/s",
@@ -62,6 +63,10 @@ def test_keys_of_the_file_become_fields_of_the_configuration() -> None:
         "peers": ["b", "system.todo"],
         "broadcast": "group",
         "prompt": "Be brief.",
+        "model": "grok-4",
+        "temperature": None,
+        "max_tokens": None,
+        "max_model_calls": 25,
         "timeout": 2.5,
         "concurrency": 3,
         "rate": {"per_second": 10.0, "burst": 10},
@@ -90,6 +95,28 @@ def test_a_document_is_a_mapping(raw: Any) -> None:
     assert problems(raw)[0].startswith("must be a mapping of keys to values, not ")
 
 
+def test_the_other_sections_become_fields_of_the_configuration() -> None:
+    raw = {
+        "organism": {"name": "test", "max_tokens_per_thread": 500},
+        "llm": {"model": "m", "timeout": 9, "backends": [{"provider": "ollama", "supported_models": ["m"]}]},
+        "peer_tables": [{"name": "t", "entries": [{"listener": "a", "peers": None}]}],
+        "listeners": [
+            LISTENER,
+            {"name": "b", "description": "d", "agent": True, "prompt": "p", "peers": []},
+            {"name": "c", "description": "d", "agent": True, "prompt": "p", "peers": [], "timeout": 3},
+        ],
+    }
+    config = parse_document(raw, hints=Hints()).config
+    assert config is not None
+    assert config.max_tokens_per_thread == 500
+    assert config.llm_config == LLMConfig(
+        model="m", timeout=9, backends=[BackendConfig(provider="ollama", models=["m"])]
+    )
+    assert config.peer_tables == [PeerTableConfig(name="t", peers={"a": []})]
+    assert [config.timeout_of(listener) for listener in config.listeners] == [30.0, 9.0, 3.0]
+    assert config.listeners[1].payload_class_path == "xml_pipeline.primitives.text.TextInput"
+
+
 def test_built_in_names_can_be_told() -> None:
     raw = {"organism": {"name": "test"}, "listeners": [{**LISTENER, "peers": ["system.mine"]}]}
     assert problems(raw, builtin_names=frozenset({"system.mine"})) == []
@@ -101,6 +128,16 @@ def test_built_in_names_can_be_told() -> None:
 def test_a_peer_with_a_wrong_name_is_not_its_callers_fault() -> None:
     raw = {"organism": {"name": "test"}, "listeners": [{**LISTENER, "peers": ["b"]}, {**LISTENER, "name": "b "}]}
     assert problems(raw) == ["listeners[1].name: a name must not begin or end with white space: 'b '"]
+
+
+def test_one_agent_without_a_handler_can_be_parsed() -> None:
+    raw = {"name": "a", "description": "d", "agent": True, "prompt": "p"}
+    assert parse_listener(raw, hints=Hints()).timeout == 120.0
+    assert parse_listener(raw, hints=Hints()).is_model_agent
+    with pytest.raises(InvalidConfiguration, match=r"^prompt: is missing"):
+        parse_listener({**raw, "prompt": ""}, hints=Hints())
+    with pytest.raises(InvalidConfiguration, match=r"^payload_class: is missing.*\nhandler: is missing"):
+        parse_listener({**raw, "agent": False}, hints=Hints())
 
 
 def test_one_listener_can_be_parsed() -> None:

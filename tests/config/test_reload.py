@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from xml_pipeline.config import ListenerConfig, OrganismConfig, ReloadDiff, diff
+from xml_pipeline.config import ListenerConfig, LLMConfig, OrganismConfig, PeerTableConfig, ReloadDiff, diff
 
 
 @dataclass
@@ -126,3 +126,68 @@ def test_a_new_timeout_of_the_organism_changes_listeners_without_their_own() -> 
 def test_the_result_cannot_be_changed() -> None:
     with pytest.raises(TypeError):
         diff(organism(), organism()).changes["a"] = ()  # type: ignore[index]
+
+
+def model_agent(**changes: Any) -> ListenerConfig:
+    return ListenerConfig(name="a", is_agent=True, prompt="p", **changes)
+
+
+LLM: dict[str, Any] = {"model": "m", "backends": [{"provider": "xai", "api_key": "one"}]}
+
+
+@pytest.mark.parametrize(
+    ("change", "field"),
+    [
+        ({"model": "n"}, "model"),
+        ({"temperature": 0.0}, "temperature"),
+        ({"max_tokens": 5}, "max_tokens"),
+        ({"max_model_calls": 5}, "max_model_calls"),
+        ({"timeout": 5}, "timeout"),
+        ({"prompt": "q"}, "prompt"),
+    ],
+)
+def test_every_field_of_an_agent_without_a_handler_counts(change: dict[str, Any], field: str) -> None:
+    new = organism(ListenerConfig(**{"name": "a", "is_agent": True, "prompt": "p", **change}), llm_config=LLM)
+    assert dict(diff(organism(model_agent(), llm_config=LLM), new).changes) == {"a": (field,)}
+
+
+def test_an_agent_may_be_given_a_handler() -> None:
+    with_handler = listener(is_agent=True, prompt="p", description="")
+    found = diff(organism(model_agent(), llm_config=LLM), organism(with_handler, llm_config=LLM))
+    assert sorted(found.changes["a"]) == ["handler", "output_class", "payload_class", "timeout"]
+
+
+@pytest.mark.parametrize(
+    ("change", "field"),
+    [
+        ({"llm_config": {**LLM, "retries": 5}}, "llm_config"),
+        ({"llm_config": {**LLM, "backends": [{"provider": "xai", "api_key": "two"}]}}, "llm_config"),
+        ({"llm_config": {**LLM, "backends": [{"provider": "xai", "api_key": "one", "models": ["m"]}]}}, "llm_config"),
+        ({"peer_tables": [PeerTableConfig(name="t", peers={"a": []})]}, "peer_tables"),
+        ({"max_tokens_per_thread": 5}, "max_tokens_per_thread"),
+    ],
+)
+def test_every_section_counts(change: dict[str, Any], field: str) -> None:
+    old: dict[str, Any] = {"llm_config": LLM, "peer_tables": [PeerTableConfig(name="t")]}
+    assert not diff(organism(**old), organism(**old))
+    assert diff(organism(**old), organism(**{**old, **change})).settings == (field,)
+
+
+def test_a_new_time_limit_of_model_calls_changes_agents_without_their_own() -> None:
+    found = diff(
+        organism(model_agent(), listener("b"), llm_config=LLM),
+        organism(model_agent(), listener("b"), llm_config={**LLM, "timeout": 5}),
+    )
+    assert dict(found.changes) == {"a": ("timeout",)}
+    assert found.settings == ("llm_config",)
+
+
+def test_a_key_that_was_changed_in_the_environment_counts_and_is_not_told() -> None:
+    configs = []
+    for key in ("sk-one", "sk-two"):
+        config = LLMConfig(backends=[{"provider": "xai", "api_key_env": "KEY"}])  # type: ignore[list-item]
+        config.backends[0].find_key({"KEY": key})
+        configs.append(organism(llm_config=config))
+    found = diff(*configs)
+    assert found.settings == ("llm_config",)
+    assert "sk-" not in repr(found)

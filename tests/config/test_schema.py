@@ -21,7 +21,8 @@ TYPES: dict[str, Any] = {
 }
 KNOWN = {
     *("type", "properties", "required", "additionalProperties", "items", "anyOf", "allOf", "enum", "const", "pattern"),
-    *("minimum", "maximum", "exclusiveMinimum", "minLength", "minItems", "uniqueItems", "$ref", "$defs", "$schema"),
+    *("minimum", "maximum", "exclusiveMinimum", "minLength", "minItems", "maxItems", "uniqueItems"),
+    *("$ref", "$defs", "$schema"),
     *("title", "description", "default"),
 }
 
@@ -34,8 +35,10 @@ def has_type(value: Any, name: str) -> bool:
     return bool(isinstance(value, TYPES[name]))
 
 
-def fits(value: Any, schema: dict[str, Any]) -> bool:
+def fits(value: Any, schema: dict[str, Any] | bool) -> bool:
     """Whether ``value`` fits ``schema``, for the part of JSON Schema that is used here."""
+    if isinstance(schema, bool):
+        return schema
     assert set(schema) <= KNOWN, set(schema) - KNOWN
     if "$ref" in schema and not fits(value, SCHEMA["$defs"][schema["$ref"].removeprefix("#/$defs/")]):
         return False
@@ -57,7 +60,9 @@ def fits(value: Any, schema: dict[str, Any]) -> bool:
 
 
 def fits_list(value: list[Any], schema: dict[str, Any]) -> bool:
-    if len(value) < schema.get("minItems", 0) or (schema.get("uniqueItems") and len(set(value)) < len(value)):
+    if not schema.get("minItems", 0) <= len(value) <= schema.get("maxItems", len(value)):
+        return False
+    if schema.get("uniqueItems") and len(set(value)) < len(value):
         return False
     return all(fits(item, schema.get("items", {})) for item in value)
 
@@ -77,7 +82,20 @@ def in_range(value: float, schema: dict[str, Any]) -> bool:
 
 
 MINIMAL = "organism: {name: a}\nlisteners: []\n"
+AGENT = "{name: a, agent: true, prompt: p, model: m, description: d"
 LISTENER = "{name: a, payload_class: a.B, handler: a.b, description: d"
+
+
+def with_agent(rest: str) -> str:
+    return f"organism: {{name: a}}\nllm: {{backends: [{{provider: ollama}}]}}\nlisteners: [{AGENT}{rest}}}]\n"
+
+
+def with_backend(rest: str) -> str:
+    return f"{MINIMAL}llm: {{backends: [{{{rest}}}]}}\n"
+
+
+def with_table(rest: str) -> str:
+    return f"organism: {{name: a}}\nlisteners: [{LISTENER}}}]\npeer_tables: [{{{rest}}}]\n"
 
 
 def with_listener(rest: str) -> str:
@@ -97,6 +115,25 @@ GOOD = [
     with_listener(", peers: , broadcast: group, timeout_seconds: 5, concurrency: 2"),
     with_listener(", rate: 100/min, ordered: false, cpu_bound: false, output_class: a.C, repair: lenient"),
     with_listener(f", handler_sha256: '{'0a' * 32}', peers: [a, system.todo], broadcast: false"),
+    f"{MINIMAL}max_tokens_per_thread: 5\n",
+    "organism: {name: a, max_tokens_per_thread: '${TOKENS:-5}'}\n",
+    with_listener(", agent: true, peers: [], model: grok-4"),
+    with_agent(""),
+    with_agent(", payload_class: a.B, output_class: a.C, temperature: 0"),
+    with_agent(
+        ", temperature: 2, max_tokens: 100, max_model_calls: '${CALLS:-3}', timeout: 60, peers: [system.buffer]"
+    ),
+    with_agent(", temperature: null, max_tokens: null").replace("agent: true", "agent: '${AGENT:-true}'"),
+    f"{MINIMAL}llm: {{}}\n",
+    f"{MINIMAL}llm: {{strategy: least-loaded, model: m, retries: 0, retry_base_delay: 0, backends: []}}\n",
+    with_backend("provider: xai, name: a, api_key: k, priority: -1, rate_limit_tpm: 5, rate_limit_rpm: 5"),
+    with_backend("provider: anthropic, api_key_env: A_KEY, max_concurrent: 2, timeout: 5, models: [a, b]"),
+    with_backend("provider: openai-compatible, base_url: 'http://${HOST:-x}:8000/v1', supported_models: []"),
+    with_backend("provider: scripted, script: [{text: hello}, {}], rate_limit_rpm: null"),
+    with_backend("provider: ollama, script: [], api_key: null, api_key_env: ''"),
+    with_table("name: t"),
+    with_table("name: t, parent: null, entries: []"),
+    with_table("name: t, entries: [{listener: a, peers: [a]}, {listener: system.buffer, peers: }]"),
     with_listener(", agent: '${AGENT:-true}', concurrency: null, rate: null").replace("a.B", "[a.B, 'a:C']"),
 ]
 
@@ -117,7 +154,10 @@ BAD = [
             *("max_hops: 0", "max_hops: 1.5", "max_hops: true", "max_hops: x", "max_hops: 1000000001", "max_hop: 1"),
             *("timeout: 0", "timeout: -1", "timeout: null", "thread_idle_ttl: -1", "max_conversation_seconds: 0"),
             *("rate: 0", "rate: fast", "rate: true", "thread_scheduling: deep", "backend: {type: redis}"),
-            *("backend: {redis_url: x}", "import_roots: app", "import_roots: ['']", "llm: {}", "oob: {}"),
+            *("backend: {redis_url: x}", "import_roots: app", "import_roots: ['']", "llm:", "oob: {}"),
+            *("llm: []", "llm: {strategy: random}", "llm: {retries: -1}", "llm: {backend: []}", "llm: {timeout: 0}"),
+            *("llm: {backends: }", "llm: {model: 5}", "llm: {retry_max_delay: -1}", "llm: {backends: [x]}"),
+            *("peer_tables: {}", "peer_tables: [x]", "peer_tables: [{}]", "peer_tables:", "max_tokens_per_thread: 0"),
         )
     ),
     *(
@@ -128,6 +168,49 @@ BAD = [
             *("repair: x", "handler_sha256: abc", "prompt: 5", "ordered: off", "rate: []", "trusted: true"),
         )
     ),
+    "organism: {name: a, max_tokens_per_thread: 0}\n",
+    *(
+        with_backend(keys)
+        for keys in (
+            *("name: a", "provider: gpt", "provider: xai, api_key: 5", "provider: xai, api_key: ''"),
+            *(
+                "provider: xai, api_key_env: sk-1",
+                "provider: xai, priority: 1.5",
+                "provider: xai, rate_limit_tpm: null",
+            ),
+            *("provider: xai, models: m", "provider: xai, models: [5]", "provider: xai, keys: []"),
+            *("provider: xai, script: [{}]", "provider: scripted, script: [x]", "provider: openai-compatible"),
+        )
+    ),
+    *(
+        with_table(keys)
+        for keys in (
+            *(
+                "entries: []",
+                "name: t, parent: 5",
+                "name: t, entries: {}",
+                "name: t, entries: [x]",
+                "name: t, peers: []",
+            ),
+            *("name: t, entries: [{listener: a}]", "name: t, entries: [{peers: []}]"),
+            *("name: t, entries: [{listener: a, peers: x}]", "name: t, entries: [{listener: a, peers: [], x: 1}]"),
+        )
+    ),
+    *(
+        with_agent(keys)
+        for keys in (
+            *(", temperature: 2.1", ", temperature: -1", ", max_tokens: 0", ", max_model_calls: null", ", handler:"),
+            *(", handler: a.b", f", handler_sha256: '{'0' * 64}'", ", payload_class: []", ", peers: 5"),
+        )
+    ),
+    with_agent("").replace(", prompt: p", ""),
+    with_agent("").replace("prompt: p", "prompt: ''"),
+    with_agent("").replace("agent: true, ", ""),
+    with_agent("").replace("agent: true", "agent: false"),
+    with_listener(", model: m"),
+    with_listener(", temperature: 1"),
+    with_listener(", agent: true, max_model_calls: 5"),
+    with_listener("").replace("payload_class: a.B, ", ""),
     with_listener("").replace("a.B", "[]"),
     with_listener("").replace("a.B", "[a.B, a.B]"),
     with_listener("").replace("a.B", "5"),
@@ -153,7 +236,8 @@ def test_schema_and_loader_refuse_bad_files(text: str) -> None:
 def test_it_is_json_of_the_right_dialect_and_a_new_copy_each_time() -> None:
     assert json.loads(json.dumps(SCHEMA)) == SCHEMA
     assert SCHEMA["$schema"] == "https://json-schema.org/draft/2020-12/schema"
-    assert organism_json_schema() is not organism_json_schema()
+    organism_json_schema()["$defs"]["ListenerSection"]["anyOf"].clear()
+    assert organism_json_schema() == SCHEMA
 
 
 def test_all_objects_are_closed_and_all_keys_described() -> None:
@@ -170,7 +254,8 @@ def test_all_references_lead_somewhere() -> None:
 
 def test_keys_are_those_of_the_file_and_defaults_are_told() -> None:
     listener = SCHEMA["$defs"]["ListenerSection"]
-    assert listener["required"] == ["name", "payload_class", "handler", "description"]
+    assert listener["required"] == ["name", "description"]
+    assert "default" not in listener["properties"]["handler"]
     assert {"agent", "peers", "timeout_seconds", "handler_sha256", "repair"} <= set(listener["properties"])
     assert "payload_class_path" not in listener["properties"]
     assert listener["properties"]["repair"]["enum"] == ["strict", "lenient"]

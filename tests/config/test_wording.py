@@ -20,6 +20,7 @@ class Outer(BaseModel):
     name: str = Field(default="x", min_length=1, max_length=3)
     inner: Inner = Inner()
     items: list[int] = []
+    inners: list[Inner] = []
     kind: Literal["red", "green"] = "red"
 
     @model_validator(mode="after")
@@ -40,6 +41,7 @@ def said(raw: Any, prefix: tuple[str | int, ...] = ()) -> list[str]:
     [
         ({"nmae": 1}, "nmae: unknown key, did you mean 'name'?"),
         ({"inner": {"sise": 1}}, "inner.sise: unknown key, did you mean 'size'?"),
+        ({"inners": [{}, {"sise": 1}]}, "inners[1].sise: unknown key, did you mean 'size'?"),
         ({"inner": {"size": "1"}}, "inner.size: must be a whole number, not the text '1'"),
         ({"inner": {"size": 10}}, "inner.size: must be less than 10, not 10"),
         ({"inner": 5}, "inner: must be a mapping of keys to values, not 5"),

@@ -89,7 +89,7 @@ def test_importing_needs_no_particular_directory(tmp_path):
 
 SIGNATURES = {
     "register": "name handler payload_class *description agent peers broadcast prompt timeout concurrency rate ordered "
-    "cpu_bound output_class repair",
+    "cpu_bound output_class repair joins model",
     "register_generic_listener": "name handler description",
     "request": "target payload *from_id thread_id timeout routing_table",
     "stream": "target payload *from_id thread_id timeout routing_table",

@@ -63,7 +63,7 @@ def inspect_file(file: str | None) -> Inspected:
     Raises:
         CommandFailed: no file was named, and there is no default.
     """
-    from xml_pipeline.config import Problem, load_report
+    from xml_pipeline.config import InvalidConfiguration, Problem, load_report, place_problems
     from xml_pipeline.errors import ConfigurationError
     from xml_pipeline.message_bus.stream_pump import StreamPump
 
@@ -73,9 +73,11 @@ def inspect_file(file: str | None) -> Inspected:
         report = load_report(path, export_environment=True)
     if report.config is None:
         return Inspected(path, None, report.problems, report.warnings)
-    pump = StreamPump(report.config, path)
     try:
+        pump = StreamPump(report.config, path)
         pump.register_all()
+    except InvalidConfiguration as error:
+        return Inspected(path, None, place_problems(path, error.problems), report.warnings)
     except (ConfigurationError, TypeError) as error:
         return Inspected(path, None, (Problem(str(error), file=path),), report.warnings)
     return Inspected(path, pump, (), report.warnings)

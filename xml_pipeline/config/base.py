@@ -15,7 +15,8 @@ __all__ = ["ConfigModel", "StrictModel"]
 class StrictModel(BaseModel):
     """A model that takes no unknown fields and converts nothing silently."""
 
-    model_config = ConfigDict(extra="forbid", strict=True, validate_default=False)
+    # Values may be secrets, and what pydantic says hangs on as the context of what we say.
+    model_config = ConfigDict(extra="forbid", strict=True, validate_default=False, hide_input_in_errors=True)
 
 
 class ConfigModel(StrictModel):

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
-from xml_pipeline.config.names import LATER_NAMES, broadcast_group, reserved_fault
+from xml_pipeline.config.names import broadcast_group, reserved_fault
 from xml_pipeline.config.problems import Hints, KeyPath, Problem, quoted
 
-__all__ = ["ListenerFacts", "check_listeners"]
+__all__ = ["ListenerFacts", "check_listeners", "known_names_of"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,15 +19,15 @@ class ListenerFacts:
     Args:
         index: position in the list of listeners.
         name: its name.
-        is_agent: whether it is an agent.
-        peers: whom it may call; ``None`` when it does not say.
+        is_agent: whether it is an agent; ``None`` when that is not known.
+        peers: whom it may call; ``None`` when it does not say, ``None`` in it for a name that is not known.
         broadcast: ``True``, ``False`` or the name of a group.
         classes: what it accepts: classes, or import paths as long as they are not imported.
     """
 
     index: int
     name: str | None
-    is_agent: bool = False
+    is_agent: bool | None = False
     peers: tuple[str | None, ...] | None = None
     broadcast: bool | str = False
     classes: tuple[object, ...] | None = None
@@ -81,18 +81,28 @@ def _names(listeners: Sequence[ListenerFacts]) -> list[Problem]:
     return problems
 
 
+def known_names_of(listeners: Sequence[ListenerFacts], others: frozenset[str]) -> set[str]:
+    """The names that can be called: of ``listeners``, of their groups, and ``others``."""
+    return {*others, *(name for each in listeners for name in (each.name, each.group) if name is not None)}
+
+
 def _classes(listeners: Sequence[ListenerFacts]) -> list[Problem]:
-    """Within a listener a message finds its class by the class's name, whose case does not count."""
+    """Every class of a listener has a route of its own, and the key of a route is in lower case."""
     problems = []
     for listener in listeners:
-        seen: set[str] = set()
+        first: dict[str, str] = {}
         for cls in listener.classes or ():
             name = cls.__name__ if isinstance(cls, type) else str(cls).replace(":", ".").rpartition(".")[2]
-            if name.lower() in seen:
-                problems.append(
-                    Problem(f"two classes of one listener are called {quoted(name)}", (*listener.path, "payload_class"))
+            other = first.get(name.lower())
+            first.setdefault(name.lower(), name)
+            if other is None:
+                continue
+            but = "" if other == name else f" and {quoted(other)}, which is the same but for case"
+            problems.append(
+                Problem(
+                    f"two classes of one listener are called {quoted(name)}{but}", (*listener.path, "payload_class")
                 )
-            seen.add(name.lower())
+            )
     return problems
 
 
@@ -145,15 +155,11 @@ def _same_classes(group: str, members: Sequence[ListenerFacts]) -> list[Problem]
 
 
 def _peers(listeners: Sequence[ListenerFacts], hints: Hints, known_names: frozenset[str]) -> list[Problem]:
-    known = set(known_names)
-    for listener in listeners:
-        known.update(name for name in (listener.name, listener.group) if name is not None)
+    known = known_names_of(listeners, known_names)
     candidates = sorted(known)
     return [
         Problem(
-            f"{quoted(peer)} is not supported in this version"
-            if peer in LATER_NAMES
-            else f"no listener or group is called {quoted(peer)}{hints.did_you_mean(peer, candidates, 'peer')}",
+            f"no listener or group is called {quoted(peer)}{hints.did_you_mean(peer, candidates, 'peer')}",
             (*listener.path, "peers", index),
         )
         for listener in listeners

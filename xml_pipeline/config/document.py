@@ -6,14 +6,17 @@ programs work with is in `xml_pipeline.config.model`.
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+import copy
+from typing import Annotated, Any, Final, Literal
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import AfterValidator, ConfigDict, Field, model_validator
 
+from xml_pipeline.config.agents import MODEL_CALL_KEYS
 from xml_pipeline.config.base import StrictModel
 from xml_pipeline.config.fields import (
     Broadcast,
     ClassPaths,
+    Count,
     CountOrNone,
     Digest,
     Flag,
@@ -25,10 +28,14 @@ from xml_pipeline.config.fields import (
     Port,
     RateLimit,
     SecondsOrNone,
+    Temperature,
     Text,
     WrittenText,
 )
 from xml_pipeline.config.limits import LimitFields
+from xml_pipeline.config.llm import LLMSection
+from xml_pipeline.config.peer_tables import PeerTableSection
+from xml_pipeline.config.problems import InvalidConfiguration, Problem
 
 __all__ = ["BackendSection", "ListenerSection", "OrganismDocument", "OrganismSection"]
 
@@ -47,6 +54,9 @@ class OrganismSection(StrictModel):
     port: Port = Field(default=8765, description="The organism's TCP port, 1 to 65535.")
     description: Text = Field(default="", description="What the organism is for.")
     version: Text = Field(default="0.1.0", description="The version of the organism, as its author counts.")
+    max_tokens_per_thread: CountOrNone = Field(
+        default=None, description="The same as max_tokens_per_thread at the top level."
+    )
 
 
 class BackendSection(StrictModel):
@@ -59,15 +69,53 @@ class BackendSection(StrictModel):
     )
 
 
+def _no_default(schema: dict[str, Any]) -> None:
+    """For a key that has to be there, but for one kind of listener; see `_KINDS`."""
+    del schema["default"]
+
+
+def _is(value: bool) -> dict[str, Any]:
+    return {"anyOf": [{"const": value}, {"type": "string"}]}  # text: a variable
+
+
+_WITHOUT_MODEL_CALL: Final[dict[str, Any]] = dict.fromkeys(MODEL_CALL_KEYS, False)
+_KINDS: Final[list[dict[str, Any]]] = [
+    {
+        "description": "A tool.",
+        "required": ["payload_class", "handler"],
+        "properties": {"agent": _is(False), "model": False, **_WITHOUT_MODEL_CALL},
+    },
+    {
+        "description": "An agent with a handler.",
+        "required": ["payload_class", "handler", "agent"],
+        "properties": {"agent": _is(True), **_WITHOUT_MODEL_CALL},
+    },
+    {
+        "description": "An agent without Python: its handler is the built-in model call.",
+        "required": ["agent", "prompt"],
+        "properties": {"agent": _is(True), "handler": False, "handler_sha256": False, "prompt": {"minLength": 1}},
+    },
+]
+
+
 class ListenerSection(StrictModel):
     """One entry of ``listeners``."""
 
+    # What its kind needs is checked by `agents.check_agent` and the parser.
+    model_config = ConfigDict(json_schema_extra=lambda schema: schema.update(anyOf=copy.deepcopy(_KINDS)))
+
     name: Name = Field(description="The listener's name, unlike every other, also when case is ignored.")
     payload_class: ClassPaths = Field(
-        description="Import path of the dataclass or pydantic model it accepts, or a list of several."
+        default=(),
+        description="Import path of the dataclass or pydantic model it accepts, or a list of several; text in, for an "
+        "agent without a handler that does not say.",
+        json_schema_extra=_no_default,
     )
     handler: ImportPath = Field(
-        description="Import path of its async function: package.module.attr or package.module:attr."
+        default="",
+        description="Import path of its async function: package.module.attr or package.module:attr. An agent without "
+        "one has the built-in model call.",
+        json_schema_extra=_no_default,
     )
     description: WrittenText = Field(description="What it is for, in a sentence that callers and agents read.")
     agent: Flag = Field(default=False, description="It is an agent: it reaches only its peers, and is told how.")
@@ -81,8 +129,19 @@ class ListenerSection(StrictModel):
         description="The broadcast group it belongs to; true for the group named by its own name up to the last dot.",
     )
     prompt: Text = Field(default="", description="The agent's system prompt.")
+    model: Text = Field(default="", description="The model that the agent uses; llm.model if absent.")
+    temperature: Temperature = Field(
+        default=None,
+        description="How freely the built-in model call chooses its words, 0 to 2; the provider's default if absent.",
+    )
+    max_tokens: CountOrNone = Field(
+        default=None, description="Tokens of one answer to the built-in model call; the provider's default if absent."
+    )
+    max_model_calls: Count = Field(default=25, description="Calls that the built-in model call makes on one frame.")
     timeout: SecondsOrNone = Field(
-        default=None, description="How long its handler may run, in seconds; the organism's timeout if absent."
+        default=None,
+        description="How long its handler may run, in seconds; the organism's timeout if absent, llm.timeout for an "
+        "agent without a handler.",
     )
     timeout_seconds: SecondsOrNone = Field(default=None, description="The same as timeout.")
     concurrency: CountOrNone = Field(default=None, description="How many of its handlers may run at a time.")
@@ -115,8 +174,25 @@ class OrganismDocument(LimitFields):
     """The whole file."""
 
     organism: OrganismSection = Field(description="Who the organism is.")
+    llm: LLMSection = Field(default=LLMSection(), description="The model backends, and how they are called.")
     listeners: list[ListenerSection] = Field(default=[], description="The listeners, in any order.")
+    peer_tables: list[PeerTableSection] = Field(
+        default=[], description="Narrower lists of peers, for conversations that are begun under them."
+    )
     backend: BackendSection = Field(default=BackendSection(), description="Where state is kept.")
     import_roots: list[ModulePath] | None = Field(
         default=None, description="Packages that import paths may lead into; absent for any."
     )
+
+    @model_validator(mode="after")
+    def _one_budget(self) -> OrganismDocument:
+        within, here = self.organism.max_tokens_per_thread, self.max_tokens_per_thread
+        if within is not None and within != here and "max_tokens_per_thread" in self.model_fields_set:
+            text = f"is {within:,}, but max_tokens_per_thread at the top level is {here:,}; keep one"
+            raise InvalidConfiguration([Problem(text, ("organism", "max_tokens_per_thread"))])
+        return self
+
+    @property
+    def token_budget(self) -> int:
+        """``max_tokens_per_thread``, wherever it stands."""
+        return self.organism.max_tokens_per_thread or self.max_tokens_per_thread

@@ -6,9 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from xml_pipeline.config.agents import DEFAULT_CLASSES
 from xml_pipeline.config.document import ListenerSection
 from xml_pipeline.config.handlers import handler_fault, integrity_fault, payload_class_fault
-from xml_pipeline.config.imports import Importer
+from xml_pipeline.config.imports import Importer, resolve
 from xml_pipeline.config.model import ListenerConfig
 from xml_pipeline.config.problems import InvalidConfiguration, KeyPath, Problem
 
@@ -99,7 +100,8 @@ def resolve_listener(listener: ListenerConfig, importer: Importer) -> None:
 
 
 def _import_one(key: str, path: str, importer: Importer, sha256: Any) -> Any:
-    value = importer.resolve(str(path))
+    # Our own classes are not the organism's code, so its import roots say nothing about them.
+    value = resolve(path) if path in DEFAULT_CLASSES.values() else importer.resolve(str(path))
     if key == "handler":
         fault = handler_fault(value) or integrity_fault(value, sha256 if isinstance(sha256, str) else "")
     else:

@@ -6,23 +6,27 @@ wholly ``${...}`` in the file, read as YAML would read it.
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Any, Final
+from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, BeforeValidator, Field, GetJsonSchemaHandler, PlainValidator
+from pydantic import AfterValidator, BeforeValidator, Field, GetJsonSchemaHandler, PlainValidator, SecretStr
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema
 
-from xml_pipeline.config.interpolation import reread
+from xml_pipeline.config.interpolation import Interpolated, reread
 from xml_pipeline.config.names import name_fault, text_fault
 from xml_pipeline.config.paths import import_path_fault, module_path_fault
 from xml_pipeline.config.problems import quoted
 from xml_pipeline.config.rate import Rate
 
 __all__ = [
+    "Address",
     "Broadcast",
     "ClassPaths",
     "Count",
     "CountOrNone",
+    "CountOrZero",
     "Digest",
     "Flag",
     "ImportPath",
@@ -35,13 +39,20 @@ __all__ = [
     "Retention",
     "Seconds",
     "SecondsOrNone",
+    "Secret",
+    "Temperature",
     "Text",
+    "VariableName",
+    "Whole",
     "WrittenText",
 ]
 
 _REFERENCE_SCHEMA: Final = {"type": "string", "pattern": r"^\$\{[A-Za-z_][^{}]*\}$"}
 _MOST: Final = 1_000_000_000
 _DIGEST_LENGTH: Final = 64
+_VARIABLE: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*", re.ASCII)
+_VARIABLE_SCHEMA: Final = r"^(([A-Za-z_][A-Za-z0-9_]*)?|.*\$\{[A-Za-z_][^{}]*\}.*)$"
+_HOTTEST: Final = 2
 
 
 class _FromVariable:
@@ -137,6 +148,46 @@ def _digest(value: str) -> str:
     return value.lower()
 
 
+def _secret(value: Any) -> Any:
+    """Like pydantic's own check, but nothing of the value gets into a problem."""
+    if value is None or isinstance(value, SecretStr):
+        return value
+    if not isinstance(value, str):
+        raise ValueError("must be text")
+    if not value and not isinstance(value, Interpolated):  # a variable may be empty where it is not needed
+        raise ValueError("must not be empty")
+    if not value.isprintable() or value != value.strip():
+        raise ValueError("must be one line without white space around it")
+    return SecretStr(str(value))
+
+
+def _variable_name(value: str) -> str:
+    # Not quoted: what is written here by mistake is the key itself.
+    if value and _VARIABLE.fullmatch(value) is None:
+        raise ValueError(
+            "must be the name of an environment variable (letters, digits, underscores), not the key itself"
+        )
+    return str(value)
+
+
+def _address(value: str) -> str:
+    """Not quoted either: an address may hold a password."""
+    if not value:
+        return ""
+    try:
+        parts = urlsplit(value)
+        sound = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
+    except ValueError:
+        sound = False
+    if not sound or not value.isprintable() or " " in value:
+        raise ValueError("must be the address of a server, http://host:port/path or https://...")
+    if "@" in parts.netloc:
+        raise ValueError("must not hold a user or password; put the key into api_key_env")
+    if parts.query or parts.fragment:
+        raise ValueError("must not have a query or fragment: the path of a request is put after it")
+    return str(value)
+
+
 Flag = Annotated[bool, BeforeValidator(reread), _FromVariable()]
 """A boolean."""
 NotYet = Annotated[bool, BeforeValidator(reread), AfterValidator(_not_yet), _Json({"const": False})]
@@ -146,6 +197,11 @@ Count = Annotated[_Natural, BeforeValidator(reread), _FromVariable()]
 """A positive number of things."""
 CountOrNone = Annotated[_Natural | None, BeforeValidator(reread), _FromVariable()]
 """A positive number of things, or ``None`` for any number."""
+_Number = Annotated[int, Field(ge=0, le=_MOST)]
+CountOrZero = Annotated[_Number, BeforeValidator(reread), _FromVariable()]
+"""A number of things; zero for none."""
+Whole = Annotated[Annotated[int, Field(ge=-_MOST, le=_MOST)], BeforeValidator(reread), _FromVariable()]
+"""A whole number."""
 _Positive = Annotated[float, Field(gt=0, le=_MOST, allow_inf_nan=False)]
 Seconds = Annotated[_Positive, BeforeValidator(reread), _FromVariable()]
 """A length of time that is not zero."""
@@ -154,6 +210,10 @@ SecondsOrNone = Annotated[_Positive | None, BeforeValidator(reread), _FromVariab
 _NotNegative = Annotated[float, Field(ge=0, le=_MOST, allow_inf_nan=False)]
 Retention = Annotated[_NotNegative, BeforeValidator(reread), _FromVariable()]
 """A length of time; zero for not at all."""
+Temperature = Annotated[
+    Annotated[float, Field(ge=0, le=_HOTTEST, allow_inf_nan=False)] | None, BeforeValidator(reread), _FromVariable()
+]
+"""How freely a model chooses its words, 0 to 2; ``None`` for the provider's default."""
 Port = Annotated[
     int,
     BeforeValidator(reread),
@@ -214,3 +274,13 @@ RateLimit = Annotated[
     ),
 ]
 """A `Rate`, a number per second, text like ``"10/s"``, or ``None`` for no limit."""
+Secret = Annotated[
+    SecretStr | None,
+    BeforeValidator(_secret),
+    _Json({"anyOf": [{"type": "string", "minLength": 1}, {"type": "null"}]}),
+]
+"""Text that is never shown, or ``None``."""
+VariableName = Annotated[str, AfterValidator(_variable_name), _Json({"type": "string", "pattern": _VARIABLE_SCHEMA})]
+"""The name of an environment variable, or empty."""
+Address = Annotated[str, AfterValidator(_address)]
+"""Where a server is, http or https, without user, query and fragment; or empty."""

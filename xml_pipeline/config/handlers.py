@@ -15,6 +15,7 @@ from pydantic import BaseModel
 
 from third_party.xmlable import codec_of
 from xml_pipeline.config.problems import one_line
+from xml_pipeline.message_bus.message_state import SystemError
 
 __all__ = ["handler_fault", "integrity_fault", "is_async_callable", "payload_class_fault"]
 
@@ -78,9 +79,13 @@ def payload_class_fault(cls: object) -> str | None:
     if not dataclasses.is_dataclass(cls) and not issubclass(cls, BaseModel):
         return f"{cls.__name__} is not a dataclass or pydantic model"
     try:
-        codec_of(cls).resolve()
+        codec = codec_of(cls)
+        codec.resolve()
     except Exception as error:  # annotations are evaluated, and may raise anything
         return f"{cls.__name__} cannot be a payload class: {one_line(str(error)) or type(error).__name__}"
+    # Either would be taken for the pump's own: an envelope in model output, or a failure.
+    if codec.name == "message" or (codec.name == "SystemError" and cls is not SystemError):
+        return f"a payload class cannot be called {codec.name!r}"
     return None
 
 

@@ -54,6 +54,9 @@ class LimitFields(StrictModel):
     )
     max_threads: Count = Field(default=1_000, description="Closed conversations whose history is kept.")
     max_dead_letters: Count = Field(default=1_000, description="Dead letters kept; beyond it the oldest is dropped.")
+    max_tokens_per_thread: Count = Field(
+        default=100_000, description="Tokens that the model calls of one conversation may use."
+    )
 
 
 class Limits(LimitFields, ConfigModel):
@@ -80,6 +83,7 @@ class Limits(LimitFields, ConfigModel):
         thread_idle_ttl: seconds that the history of a closed conversation is kept; 600.0.
         max_threads: closed conversations whose history is kept; 1,000.
         max_dead_letters: dead letters kept; 1,000.
+        max_tokens_per_thread: tokens that the model calls of one conversation may use; 100,000.
 
     Raises:
         InvalidConfiguration: an unknown name (with the nearest known one), a wrong type, a number out of range.

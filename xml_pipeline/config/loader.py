@@ -13,6 +13,7 @@ from xml_pipeline.config.entries import resolve_listener
 from xml_pipeline.config.environment import read_environment
 from xml_pipeline.config.imports import Importer, add_import_directory
 from xml_pipeline.config.interpolation import interpolate
+from xml_pipeline.config.keys import find_keys, key_warnings
 from xml_pipeline.config.model import ListenerConfig, OrganismConfig
 from xml_pipeline.config.names import BUILTIN_NAMES
 from xml_pipeline.config.parser import parse_document, parse_listener
@@ -20,7 +21,7 @@ from xml_pipeline.config.paths import import_path_fault, module_path_fault
 from xml_pipeline.config.problems import Hints, InvalidConfiguration, KeyPath, Problem
 from xml_pipeline.config.yaml_source import MAX_BYTES, Source, read_yaml
 
-__all__ = ["ConfigLoader", "Report", "load_report"]
+__all__ = ["ConfigLoader", "Report", "load_report", "place_problems"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +73,20 @@ def load_report(
         return Report(None, error.problems)
     importing = directory if resolve_imports else None
     return _report(data, file, environment, importing, frozenset(builtin_names))
+
+
+def place_problems(path: str | Path, problems: Iterable[Problem]) -> tuple[Problem, ...]:
+    """Problems that were found after the file had been read, with their places in it, in its order.
+
+    Args:
+        path: the file.
+        problems: each with the path of the value that is wrong.
+    """
+    try:
+        source = read_yaml(_read(str(path)))
+    except InvalidConfiguration:
+        return tuple(problems)  # the file has gone meanwhile
+    return tuple(_placed(problems, source, str(path)))
 
 
 class ConfigLoader:
@@ -194,8 +209,11 @@ def _report(
     problems = _placed(_causes(source.problems, unset, parsed.problems), source, file)
     # With a mistake in the YAML, a list that is not there may only not have been read.
     sure = [warning for warning in parsed.warnings if not (source.problems and warning.path == ("listeners",))]
-    warnings = tuple(_placed(sure, source, file))
-    return Report(None if problems else parsed.config, tuple(problems), warnings)
+    warnings = tuple(_placed([*sure, *key_warnings(raw, environment)], source, file))
+    if problems or parsed.config is None:
+        return Report(None, tuple(problems), warnings)
+    find_keys(parsed.config, environment)
+    return Report(parsed.config, (), warnings)
 
 
 def _importer(raw: Any, directory: Path | None, hints: Hints) -> Importer | None:

@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from typing import Annotated, Any, Literal
+from collections.abc import Callable, Iterable, Mapping
+from typing import Annotated, Any, Final, Literal
 
-from pydantic import AfterValidator, Field, PlainValidator, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, PlainValidator, model_validator
 
+from xml_pipeline.config.agents import (
+    DEFAULT_CLASSES,
+    MODEL_CALL_KEYS,
+    AgentFacts,
+    ModelFacts,
+    check_agent,
+    check_models,
+)
 from xml_pipeline.config.base import ConfigModel
 from xml_pipeline.config.crosscheck import ListenerFacts, check_listeners
 from xml_pipeline.config.fields import (
     Broadcast,
+    Count,
     CountOrNone,
     Digest,
     ModulePath,
@@ -19,12 +28,17 @@ from xml_pipeline.config.fields import (
     Port,
     RateLimit,
     Seconds,
+    Temperature,
     Text,
 )
 from xml_pipeline.config.limits import LimitFields, Limits
-from xml_pipeline.config.problems import Hints, InvalidConfiguration
+from xml_pipeline.config.llm import LLMConfig
+from xml_pipeline.config.peer_tables import PeerTableConfig, check_peer_tables
+from xml_pipeline.config.problems import Hints, InvalidConfiguration, KeyPath
 
 __all__ = ["ListenerConfig", "OrganismConfig"]
+
+_AGENT_KEYS: Final = ("model", "handler_sha256", *MODEL_CALL_KEYS)
 
 
 def _paths(value: Any) -> str | tuple[str, ...]:
@@ -60,10 +74,15 @@ def _not_yet(value: Any) -> Any:
     return value
 
 
+def _mapping(value: Any) -> Any:
+    return dict(value) if isinstance(value, Mapping) else value
+
+
 class ListenerConfig(ConfigModel):
     """One listener: the classes it accepts, its handler, and how it is run.
 
-    Classes and handler are given by import path, or ready; a ready one wins over its path.
+    Classes and handler are given by import path, or ready; a ready one wins over its path. An agent needs no handler:
+    without one it is a `is_model_agent`.
 
     Args:
         name: unique in the organism, also when case is ignored; any text without control characters.
@@ -74,6 +93,10 @@ class ListenerConfig(ConfigModel):
         peers: names it may call. ``None``, the default: nobody for an agent, anybody for a tool. Empty: nobody.
         broadcast: its broadcast group; ``True`` for the group named by its own name up to the last dot.
         prompt: the agent's system prompt.
+        model: the model that the agent uses; empty, the default, for that of `LLMConfig`.
+        temperature: of the built-in model call, 0 to 2; ``None``, the default, for the provider's default.
+        max_tokens: of one answer to the built-in model call; ``None``, the default, for the provider's default.
+        max_model_calls: calls that the built-in model call makes on one frame; default 25.
         timeout: seconds its handler may run; default 30.0. See `OrganismConfig.timeout_of`.
         concurrency: how many of its handlers may run at a time; ``None`` for no limit of its own.
         rate: a `Rate`, a number per second, or text like ``"10/s"``; ``None`` for no limit.
@@ -98,6 +121,10 @@ class ListenerConfig(ConfigModel):
     peers: Annotated[list[str] | None, PlainValidator(_names)] = None
     broadcast: Broadcast = False
     prompt: Text = ""
+    model: Text = ""
+    temperature: Temperature = None
+    max_tokens: CountOrNone = None
+    max_model_calls: Count = 25
     timeout: Seconds = 30.0
     concurrency: CountOrNone = None
     rate: RateLimit = None
@@ -110,13 +137,31 @@ class ListenerConfig(ConfigModel):
     handler: Callable[..., Any] | None = Field(default=None, repr=False)
     output_class: type | None = Field(default=None, repr=False)
 
+    @model_validator(mode="before")
+    @classmethod
+    def _has_default_classes(cls, values: Any) -> Any:
+        if not isinstance(values, dict) or values.get("is_agent") is not True:
+            return values
+        if values.get("handler_path") or values.get("handler") is not None:
+            return values
+        absent = [key for key in DEFAULT_CLASSES if not values.get(f"{key}_path") and values.get(key) is None]
+        return {**values, **{f"{key}_path": DEFAULT_CLASSES[key] for key in absent}}
+
     @model_validator(mode="after")
     def _is_complete(self) -> ListenerConfig:
         if not self.payload_class_path and self.payload_class is None:
             raise ValueError("a listener needs payload_class or payload_class_path")
-        if not self.handler_path and self.handler is None:
+        if not self.handler_path and self.handler is None and not self.is_agent:
             raise ValueError("a listener needs handler or handler_path")
+        problems = check_agent(self._agent_facts())
+        if problems:
+            raise InvalidConfiguration(problems)
         return self
+
+    @property
+    def is_model_agent(self) -> bool:
+        """Whether it is an agent without Python: its handler is the built-in model call."""
+        return self.is_agent and self.handler is None and not self.handler_path
 
     @property
     def payload_class_paths(self) -> tuple[str, ...]:
@@ -129,6 +174,11 @@ class ListenerConfig(ConfigModel):
         """The classes it accepts, always as a tuple; empty as long as they are not imported."""
         classes = self.payload_class
         return classes if isinstance(classes, tuple) else (classes,) if classes is not None else ()
+
+    def _agent_facts(self, path: KeyPath = ()) -> AgentFacts:
+        # A default that is passed on says nothing: copies of a configuration have it too.
+        given = [name for name in _AGENT_KEYS if getattr(self, name) != ListenerConfig.model_fields[name].default]
+        return AgentFacts(path, self.is_agent, not self.is_model_agent, self.prompt, given)
 
     def facts(self, index: int) -> ListenerFacts:
         """What rules between listeners look at; ``index`` is its position among them."""
@@ -143,14 +193,15 @@ class ListenerConfig(ConfigModel):
 
 
 class OrganismConfig(LimitFields, ConfigModel):
-    """An organism: its name, its limits, its listeners.
+    """An organism: its name, its limits, its listeners, its model backends, its peer tables.
 
     Args:
         name: the organism's name.
         listeners: `ListenerConfig` objects.
         port: 1 to 65535; default 8765.
         identity_path: the private key that signs what leaves the organism; not supported in this version.
-        llm_config: model back ends; not supported in this version.
+        llm_config: the model backends: a `LLMConfig`, or a mapping with the same names.
+        peer_tables: `PeerTableConfig` objects.
         description: what the organism is for.
         version: as its author counts; default ``"0.1.0"``.
         import_roots: packages that import paths may lead into; ``None`` for any.
@@ -158,23 +209,28 @@ class OrganismConfig(LimitFields, ConfigModel):
 
     Raises:
         InvalidConfiguration: an argument is unknown, missing, or wrong; two listeners have one name, or a reserved
-            name; a broadcast group does not fit.
+            name; a broadcast group or a peer table does not fit; an agent without a handler has no model.
     """
 
     name: Name
     listeners: list[ListenerConfig] = Field(default_factory=list)
     port: Port = 8765
     identity_path: Annotated[str, AfterValidator(_not_yet)] = ""
-    llm_config: Annotated[dict[str, Any], AfterValidator(_not_yet)] = Field(default_factory=dict)
+    llm_config: Annotated[LLMConfig, BeforeValidator(_mapping)] = Field(default_factory=LLMConfig)
+    peer_tables: list[PeerTableConfig] = Field(default_factory=list)
     description: Text = ""
     version: Text = "0.1.0"
     import_roots: list[ModulePath] | None = None
 
     @model_validator(mode="after")
-    def _listeners_fit(self) -> OrganismConfig:
+    def _parts_fit(self) -> OrganismConfig:
         # Peers are not looked up here: a program may register further listeners before it starts.
-        facts = [listener.facts(index) for index, listener in enumerate(self.listeners)]
-        problems, _ = check_listeners(facts, Hints(), known_names=None)
+        facts, hints = [listener.facts(index) for index, listener in enumerate(self.listeners)], Hints()
+        problems, _ = check_listeners(facts, hints, known_names=None)
+        agents = [listener._agent_facts(("listeners", index)) for index, listener in enumerate(self.listeners)]
+        problems += check_models(agents, ModelFacts(bool(self.llm_config.backends), bool(self.llm_config.model)))
+        tables = [table.facts(index) for index, table in enumerate(self.peer_tables)]
+        problems += check_peer_tables(tables, facts, hints, known_names=None)
         if problems:
             raise InvalidConfiguration(problems)
         return self
@@ -198,5 +254,10 @@ class OrganismConfig(LimitFields, ConfigModel):
         return self.model_copy(update={**changes, "listeners": list(self.listeners)})
 
     def timeout_of(self, listener: ListenerConfig) -> float:
-        """How long a handler of ``listener`` may run: its own timeout if it was given one, else the organism's."""
-        return listener.timeout if "timeout" in listener.model_fields_set else self.timeout
+        """How long a handler of ``listener`` may run: its own timeout if it was given one, else the organism's.
+
+        For an agent without a handler it is the model call's, which has a deadline for all its attempts.
+        """
+        if "timeout" in listener.model_fields_set:
+            return listener.timeout
+        return self.llm_config.timeout if listener.is_model_agent else self.timeout

@@ -7,19 +7,22 @@ from typing import Final
 
 from xml_pipeline.config.problems import quoted
 
-__all__ = ["BUILTIN_NAMES", "LATER_NAMES", "broadcast_group", "name_fault", "reserved_fault", "text_fault"]
+__all__ = ["ALWAYS_REACHED", "BUILTIN_NAMES", "broadcast_group", "name_fault", "reserved_fault", "text_fault"]
 
 BUILTIN_NAMES: Final = frozenset(
     {
         "system.boot",
         "system.todo",
         "system.todo-complete",
+        "system.sequence",
+        "system.sequence.factory",
+        "system.buffer",
     }
 )
 """The listeners that every organism has. Users' listeners may name them as peers, and cannot be called like them."""
 
-LATER_NAMES: Final = frozenset({"system.sequence", "system.sequence.factory", "system.buffer"})
-"""Listeners that are documented, and that this version does not have."""
+ALWAYS_REACHED: Final = frozenset({"system.todo", "system.todo-complete"})
+"""The listeners that agents reach whatever their peers are."""
 
 _CONTROLS: Final = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff\ufffe\uffff]")
 # XML 1.0, production 2 (Char): what a document cannot carry, escaped or not.

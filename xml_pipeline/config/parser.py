@@ -12,16 +12,21 @@ from typing import Any, Final
 
 from pydantic import ValidationError
 
-from xml_pipeline.config.crosscheck import ListenerFacts, check_listeners
+from xml_pipeline.config.agents import DEFAULT_CLASSES, check_agent, check_models
+from xml_pipeline.config.crosscheck import check_listeners
 from xml_pipeline.config.document import ListenerSection, OrganismDocument
 from xml_pipeline.config.entries import Entry, import_entry
+from xml_pipeline.config.facts import agent_facts, backend_names, listener_facts, model_facts, table_facts
 from xml_pipeline.config.imports import Importer
+from xml_pipeline.config.interpolation import reread
 from xml_pipeline.config.limits import LimitFields
+from xml_pipeline.config.llm import LLMConfig, LLMFields, name_problems
 from xml_pipeline.config.model import ListenerConfig, OrganismConfig
 from xml_pipeline.config.names import BUILTIN_NAMES
+from xml_pipeline.config.peer_tables import PeerTableConfig, check_peer_tables
 from xml_pipeline.config.problems import Hints, InvalidConfiguration, KeyPath, Problem
 from xml_pipeline.config.sections import place_of
-from xml_pipeline.config.wording import describe, kind_of
+from xml_pipeline.config.wording import describe, kind_of, missing
 
 __all__ = ["Parsed", "parse_document", "parse_listener"]
 
@@ -30,6 +35,10 @@ _SAME_NAMES: Final = (
     "description",
     "broadcast",
     "prompt",
+    "model",
+    "temperature",
+    "max_tokens",
+    "max_model_calls",
     "concurrency",
     "rate",
     "ordered",
@@ -38,6 +47,10 @@ _SAME_NAMES: Final = (
     "handler_sha256",
 )
 """What a listener's section and its configuration call alike."""
+
+
+_BUDGET: Final = "max_tokens_per_thread"
+"""The limit that may stand under 'organism', too."""
 
 
 @dataclass(slots=True)
@@ -70,19 +83,36 @@ def parse_document(
         return Parsed(problems=[Problem(f"must be a mapping of keys to values, not {kind_of(raw)}")])
     parsed = Parsed()
     document = _document(raw, hints, parsed)
+    own = tuple(parsed.problems)
     entries = [_entry(entry, index, hints, parsed) for index, entry in enumerate(_listeners(raw, parsed))]
     if importer is not None:
         for entry in entries:
             parsed.problems += import_entry(entry, importer)
-    # A name that is wrong in itself is known all the same: its listener's callers are not to blame.
-    claimed = {name.strip() for entry in entries if isinstance(name := entry.raw.get("name"), str)}
-    problems, warnings = check_listeners([_facts(entry) for entry in entries], hints, builtin_names | claimed)
-    parsed.problems += problems
-    if isinstance(raw.get("listeners", []), list):  # what is no list may have been meant as one
-        parsed.warnings += warnings
+    _check(raw, own, entries, hints, builtin_names, parsed)
     if document is not None and not parsed.problems:
         parsed.config = _config(document, entries)
     return parsed
+
+
+def _check(
+    raw: dict[str, Any],
+    own: tuple[Problem, ...],
+    entries: list[Entry],
+    hints: Hints,
+    builtin_names: frozenset[str],
+    parsed: Parsed,
+) -> None:
+    """Hold parts against each other; ``own`` is what is wrong with the file in itself, its listeners left aside."""
+    # A name that is wrong in itself is known all the same: its listener's callers are not to blame.
+    claimed = {name.strip() for entry in entries if isinstance(name := entry.raw.get("name"), str)}
+    known, listeners, llm = builtin_names | claimed, [listener_facts(entry) for entry in entries], raw.get("llm", {})
+    problems, warnings = check_listeners(listeners, hints, known)
+    parsed.problems += problems
+    if isinstance(raw.get("listeners", []), list):  # what is no list may have been meant as one
+        parsed.warnings += warnings
+    parsed.problems += [problem.under(("llm",)) for problem in name_problems(backend_names(llm, own))]
+    parsed.problems += check_models([agent_facts(entry) for entry in entries], model_facts(llm, own))
+    parsed.problems += check_peer_tables(table_facts(raw.get("peer_tables"), own), listeners, hints, known)
 
 
 def parse_listener(raw: Any, *, hints: Hints) -> ListenerConfig:
@@ -99,7 +129,7 @@ def parse_listener(raw: Any, *, hints: Hints) -> ListenerConfig:
     section = _entry(raw, 0, hints, parsed).section
     if section is None or parsed.problems:
         raise InvalidConfiguration(dataclasses.replace(problem, path=problem.path[2:]) for problem in parsed.problems)
-    return ListenerConfig(**_listener_arguments(section, default_timeout=30.0))
+    return ListenerConfig(**_listener_arguments(section, LimitFields(), LLMConfig()))
 
 
 def _document(raw: dict[str, Any], hints: Hints, parsed: Parsed) -> OrganismDocument | None:
@@ -123,51 +153,29 @@ def _listeners(raw: dict[str, Any], parsed: Parsed) -> list[Any]:
 
 def _entry(raw: Any, index: int, hints: Hints, parsed: Parsed) -> Entry:
     path: KeyPath = ("listeners", index)
+    if not isinstance(raw, dict):
+        parsed.problems.append(Problem(f"must be a mapping of keys to values, not {kind_of(raw)}", path))
+        return Entry(index, {}, None, {path})
+    is_agent = reread(raw.get("agent", False))
+    if is_agent is True and "handler" not in raw:
+        raw = {**DEFAULT_CLASSES, **raw}
     section = None
     problems: list[Problem] = []
-    if isinstance(raw, dict):
-        try:
-            section = ListenerSection.model_validate(raw)
-        except ValidationError as error:
-            problems = describe(error, ListenerSection, raw, hints, path, place_of)
-    else:
-        problems = [Problem(f"must be a mapping of keys to values, not {kind_of(raw)}", path)]
-    parsed.problems += problems
-    faulty = {problem.path for problem in problems}
-    return Entry(index, raw if isinstance(raw, dict) else {}, section, faulty)
-
-
-def _facts(entry: Entry) -> ListenerFacts:
-    name, peers = entry.sound("name"), entry.raw.get("peers")
-    classes = entry.objects.get("payload_class")
-    if classes is None and entry.section is not None:
-        classes = entry.section.payload_class
-    section = entry.section
-    broadcast = section.broadcast if section is not None else entry.sound("broadcast")
-    return ListenerFacts(
-        index=entry.index,
-        name=str(name) if isinstance(name, str) else None,
-        is_agent=section.agent if section is not None else False,
-        peers=_peer_facts(entry, peers),
-        broadcast=broadcast if isinstance(broadcast, bool | str) else False,
-        classes=classes,
-    )
-
-
-def _peer_facts(entry: Entry, peers: Any) -> tuple[str | None, ...] | None:
-    if "peers" not in entry.raw:
-        return None
-    if not isinstance(peers, list):
-        return ()
-    faulty = {fault[3] for fault in entry.faulty if len(fault) == 4 and fault[2] == "peers"}
-    return tuple(
-        str(peer) if isinstance(peer, str) and index not in faulty else None for index, peer in enumerate(peers)
-    )
+    try:
+        section = ListenerSection.model_validate(raw)
+    except ValidationError as error:
+        problems = describe(error, ListenerSection, raw, hints, path, place_of)
+    # What was, or may have been, meant as an agent without a handler needs neither.
+    if is_agent is False or raw.get("handler") is not None:
+        problems += [Problem(missing(key), (*path, key)) for key in ("payload_class", "handler") if key not in raw]
+    entry = Entry(index, raw, section, {problem.path for problem in problems})
+    parsed.problems += problems + check_agent(agent_facts(entry))
+    return entry
 
 
 def _config(document: OrganismDocument, entries: list[Entry]) -> OrganismConfig:
     listeners = [
-        ListenerConfig(**_listener_arguments(entry.section, document.timeout), **entry.arguments())
+        ListenerConfig(**_listener_arguments(entry.section, document, document.llm), **entry.arguments())
         for entry in entries
         if entry.section is not None
     ]
@@ -179,12 +187,15 @@ def _config(document: OrganismDocument, entries: list[Entry]) -> OrganismConfig:
         version=organism.version,
         import_roots=document.import_roots,
         listeners=listeners,
-        **{name: getattr(document, name) for name in LimitFields.model_fields},
+        llm_config=LLMConfig.of(document.llm),
+        peer_tables=[PeerTableConfig.of(section) for section in document.peer_tables],
+        **{name: getattr(document, name) for name in LimitFields.model_fields} | {_BUDGET: document.token_budget},
     )
 
 
-def _listener_arguments(section: ListenerSection, default_timeout: float) -> dict[str, Any]:
+def _listener_arguments(section: ListenerSection, limits: LimitFields, llm: LLMFields) -> dict[str, Any]:
     arguments: dict[str, Any] = {name: getattr(section, name) for name in _SAME_NAMES}
+    default_timeout = limits.timeout if section.handler else llm.timeout
     timeout = section.timeout if section.timeout is not None else section.timeout_seconds
     return {
         **arguments,

@@ -12,25 +12,25 @@ _LATER: Final = "not supported in this version"
 _NEVER: Final = "not supported, and out of scope for good"
 _MOVED: Final = {
     "agents": "not supported: describe agents under 'listeners', with 'agent: true'",
-    "llm_backends": _LATER,
+    "llm_backends": "not supported: describe them under 'llm', as its 'backends'",
     "server": f"{_NEVER}: there is no HTTP server for messages",
 }
 _TOP: Final = {
-    **dict.fromkeys(
-        ("llm", "process_pool", "peer_tables", "mesh", "meta", "gateways", "max_tokens_per_thread"),
-        _LATER,
-    ),
+    **dict.fromkeys(("process_pool", "mesh", "meta", "gateways"), _LATER),
     **dict.fromkeys(("oob", "auth", "network", "tools", "shell", "compiler"), _NEVER),
     **_MOVED,
 }
-_ORGANISM: Final = dict.fromkeys(("identity", "tls", "max_tokens_per_thread"), _LATER)
+_ORGANISM: Final = dict.fromkeys(("identity", "tls"), _LATER)
 _LISTENER: Final = {"trusted": _NEVER}
 _BACKEND: Final = dict.fromkeys(
     ("redis_url", "redis_prefix", "redis_ttl", "max_slots_per_thread", "max_threads"), _LATER
 )
 
+_TABLE: Final = {"os_user": _NEVER}
+
 # Arguments that OrganismConfig and ListenerConfig had in earlier versions.
 _ARGUMENTS: Final = {
+    "peer_table_configs": "is called 'peer_tables' now",
     **dict.fromkeys(
         (
             "process_pool_workers",
@@ -39,8 +39,6 @@ _ARGUMENTS: Final = {
             "backend_type",
             "backend_redis_url",
             "backend_redis_prefix",
-            "peer_table_configs",
-            "max_tokens_per_thread",
         ),
         _LATER,
     ),
@@ -71,6 +69,8 @@ def out_of_scope(path: KeyPath) -> str | None:
             return _ORGANISM.get(key)
         case ("backend", str(key)):
             return _BACKEND.get(key)
+        case ("peer_tables", int(), str(key)):
+            return _TABLE.get(key)
         case ("listeners", int(), str(key)):
             return _LISTENER.get(key) or _ARGUMENTS.get(key)
         case _:

@@ -7,6 +7,8 @@ from typing import Final
 from pydantic import BaseModel
 
 from xml_pipeline.config.document import BackendSection, ListenerSection, OrganismDocument, OrganismSection
+from xml_pipeline.config.llm import LLMBackendSection, LLMSection
+from xml_pipeline.config.peer_tables import PeerEntrySection, PeerTableSection
 
 __all__ = ["place_of"]
 
@@ -15,7 +17,12 @@ _PLACES: Final[dict[type[BaseModel], str]] = {
     OrganismSection: "under 'organism'",
     BackendSection: "under 'backend'",
     ListenerSection: "in an entry of 'listeners'",
+    LLMSection: "under 'llm'",
+    LLMBackendSection: "in an entry of 'llm.backends'",
+    PeerTableSection: "in an entry of 'peer_tables'",
+    PeerEntrySection: "in one of a peer table's 'entries'",
 }
+_MOST: Final = 2
 
 
 def place_of(key: str, owner: type[BaseModel] | None) -> str | None:
@@ -26,8 +33,10 @@ def place_of(key: str, owner: type[BaseModel] | None) -> str | None:
         owner: the model of the section that it was found in.
 
     Returns:
-        A phrase to follow "belongs"; ``None`` if no section has such a key, or ``owner`` is no section of the file.
+        A phrase to follow "belongs", with the first places if there are many; ``None`` if no section has such a key, or
+        ``owner`` is no section of the file.
     """
     if owner not in _PLACES:
         return None
-    return ", or ".join(place for model, place in _PLACES.items() if key in model.model_fields) or None
+    places = [place for model, place in _PLACES.items() if key in model.model_fields]
+    return ", or ".join(places[:_MOST]) or None

@@ -6,7 +6,7 @@ Values are quoted so that people recognise them, except values that came from th
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import Any, Final
+from typing import Any, Final, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 
@@ -14,7 +14,7 @@ from xml_pipeline.config.interpolation import Interpolated
 from xml_pipeline.config.problems import Hints, InvalidConfiguration, KeyPath, Problem, one_line, quoted
 from xml_pipeline.config.scope import out_of_scope
 
-__all__ = ["Elsewhere", "describe", "kind_of"]
+__all__ = ["Elsewhere", "describe", "kind_of", "missing"]
 
 Elsewhere = Callable[[str, type[BaseModel] | None], str | None]
 """Given a key that the model does not have, says in which sections it belongs, or ``None``."""
@@ -43,10 +43,13 @@ _BOUNDS: Final = {
 _MISSING: Final = {
     "organism": ": an organism has at least a name",
     "description": ": say in a sentence what the listener is for, its callers and agents read it",
-    "handler": ": the import path of an async function",
+    "handler": ": the import path of an async function; an agent whose prompt goes to a model ('agent: true') needs "
+    "none",
     "payload_class": ": the import path of a dataclass or pydantic model, or a list of them",
+    "provider": ": whose protocol it speaks, e.g. openai, or openai-compatible for a server of your own",
+    "listener": ": the listener whose peers it lists",
+    "peers": ": whom the listener may call, [] for nobody",
 }
-_NO_MODEL_CALL: Final = "an agent without a handler (the built-in model call) is not supported in this version"
 _OLD_BOOLEANS: Final = frozenset({"yes", "no", "on", "off", "y", "n"})
 
 
@@ -105,7 +108,7 @@ def _problem(
         text = out_of_scope(where) or _unknown_key(entry["loc"], model, hints, elsewhere)
         return Problem(text, where, at_key=True)
     if kind == "missing":
-        return Problem(_missing(path, raw), prefix + path)
+        return Problem(missing(path[-1] if path else ""), prefix + path)
     return Problem(_wrong_value(kind, entry, value, hints), prefix + path)
 
 
@@ -148,11 +151,9 @@ def _choices(expected: str) -> Iterator[str]:
     yield from expected.split("'")[1::2]
 
 
-def _missing(path: KeyPath, raw: Any) -> str:
-    name = path[-1] if path else ""
-    if name == "handler" and isinstance(raw, dict) and raw.get("agent") is True:
-        return _NO_MODEL_CALL
-    return f"is missing{_MISSING.get(str(name), '')}"
+def missing(key: str | int) -> str:
+    """What to say when ``key`` is needed and not there."""
+    return f"is missing{_MISSING.get(str(key), '')}"
 
 
 def _unknown_key(path: KeyPath, model: type[BaseModel], hints: Hints, elsewhere: Elsewhere | None) -> str:
@@ -166,12 +167,18 @@ def _unknown_key(path: KeyPath, model: type[BaseModel], hints: Hints, elsewhere:
 
 def _model_at(model: type[BaseModel], path: KeyPath) -> type[BaseModel] | None:
     """The model of the section at ``path``."""
+    kind: Any = model
     for part in path:
-        field = model.model_fields.get(str(part))
-        if field is None or not isinstance(field.annotation, type) or not issubclass(field.annotation, BaseModel):
-            return None
-        model = field.annotation
-    return model
+        if isinstance(part, int):
+            kind = get_args(kind)[0] if get_origin(kind) is list else None
+        else:
+            field = kind.model_fields.get(part) if _is_model(kind) else None
+            kind = None if field is None else field.annotation
+    return kind if _is_model(kind) else None
+
+
+def _is_model(kind: Any) -> bool:
+    return isinstance(kind, type) and issubclass(kind, BaseModel)
 
 
 def _locate(raw: Any, loc: KeyPath, *, keep_last: bool) -> tuple[KeyPath, Any]:

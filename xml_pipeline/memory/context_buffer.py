@@ -21,7 +21,7 @@ from time import time
 from typing import TYPE_CHECKING, Any, Final, overload
 from weakref import WeakValueDictionary
 
-from xml_pipeline.memory.slots import BufferSlot, Opener, Record, SlotMetadata, seal
+from xml_pipeline.memory.slots import BufferSlot, Opener, Record, SlotMetadata, seal, size_of
 from xml_pipeline.message_bus.message_state import HandlerMetadata
 from xml_pipeline.runtime import current_runtime
 
@@ -106,7 +106,7 @@ class ContextBuffer:
         self,
         conversation_id: str,
         thread_id: str,
-        payload_bytes: bytes,
+        payload_xml: str | bytes,
         codec: Opener | None,
         from_id: str,
         to_id: str,
@@ -121,7 +121,7 @@ class ContextBuffer:
         Args:
             conversation_id: the conversation.
             thread_id: the frame the message is delivered on.
-            payload_bytes: the canonical bytes of the payload element.
+            payload_xml: the canonical form of the payload element.
             codec: reads them, when somebody looks; ``None`` shows the bytes themselves.
             from_id: who sent it.
             to_id: the listener that gets it.
@@ -131,28 +131,28 @@ class ContextBuffer:
             usage_instructions: how to call the listener's peers.
             todo_nudge: reminder of raised todos.
         """
+        record = (
+            thread_id, from_id, to_id, payload_type, payload_xml, codec, own_name, is_self_call, usage_instructions,
+            todo_nudge, time(),
+        )  # fmt: skip
+        self.add(conversation_id, record)
+
+    def add(self, conversation_id: str, record: Record) -> None:
+        """`record`, for whoever has the record made: the pump, for every message.
+
+        Args:
+            conversation_id: the conversation.
+            record: what is kept of the message.
+        """
         conversation = self._conversations.get(conversation_id)
         if conversation is None or conversation.closed:
             conversation = self._open(conversation_id)
-        conversation.records.append(
-            (
-                thread_id,
-                from_id,
-                to_id,
-                payload_type,
-                payload_bytes,
-                codec,
-                own_name,
-                is_self_call,
-                usage_instructions,
-                todo_nudge,
-                time(),
-            )
-        )
+        conversation.records.append(record)
+        thread_id = record[0]
         if thread_id != conversation_id and thread_id not in self._frames:
             self._frames[thread_id] = conversation
             conversation.mixed = True
-        size = conversation.size = conversation.size + len(payload_bytes) + SLOT_OVERHEAD
+        size = conversation.size = conversation.size + size_of(record[_DATA]) + SLOT_OVERHEAD
         if size > self.max_history_bytes:
             self._trim(conversation)
 
@@ -443,7 +443,7 @@ class ThreadContext:
 
 
 def _size(record: Record) -> int:
-    return len(record[_DATA]) + SLOT_OVERHEAD
+    return size_of(record[_DATA]) + SLOT_OVERHEAD
 
 
 def slot_to_handler_metadata(slot: BufferSlot) -> HandlerMetadata:

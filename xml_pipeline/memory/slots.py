@@ -19,7 +19,7 @@ from third_party.xmlable import codec_of
 if TYPE_CHECKING:
     from collections.abc import Sized
 
-__all__ = ["BufferSlot", "Opener", "Record", "SlotMetadata", "seal"]
+__all__ = ["BufferSlot", "Opener", "Record", "SlotMetadata", "seal", "size_of"]
 
 
 class Opener(Protocol):
@@ -97,7 +97,10 @@ class BufferSlot:
     @property
     def payload(self) -> Any:
         """The payload, decoded anew; its bytes, for a message that was recorded without a codec."""
-        return self._data if self._codec is None else self._codec.decode_text(self._data)
+        data = self._data
+        if self._codec is not None:
+            return self._codec.decode_text(data)
+        return data.encode() if isinstance(data, str) else data
 
     @property
     def thread_id(self) -> str:
@@ -141,6 +144,13 @@ def _fill(slot: BufferSlot, data: Any, codec: Opener | None, metadata: SlotMetad
     put(slot, "_data", data)
     put(slot, "_codec", codec)
     put(slot, "metadata", metadata)
+
+
+def size_of(data: Any) -> int:
+    """The bytes that a slot's data takes."""
+    if type(data) is str and not data.isascii():
+        return len(data.encode())
+    return len(data)
 
 
 def seal(payload: Any) -> tuple[Sized, Opener | None]:

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from collections import deque
 
     from xml_pipeline.message_bus.exchange import Exchange
+    from xml_pipeline.message_bus.expiries import Expiry
     from xml_pipeline.message_bus.listener import Listener
     from xml_pipeline.message_bus.message_state import MessageState
     from xml_pipeline.message_bus.part import Part
@@ -68,6 +69,7 @@ class Conversation:
         "open",
         "owner",
         "participants",
+        "peer_table",
         "pending",
         "status",
     )
@@ -76,6 +78,8 @@ class Conversation:
         self.id = conversation_id
         self.owner = owner
         """Who began it. Only the owner may send its next turn."""
+        self.peer_table: str | None = None
+        """The name of the peer table that narrows it, given when it began."""
         self.pending = 0
         """Messages queued or running."""
         self.holds = 0
@@ -111,18 +115,22 @@ class Frame:
     __slots__ = (
         "alias",
         "answered",
+        "as_caller",
         "callee",
         "caller",
         "children",
         "conversation",
+        "delegators",
         "depth",
         "exchange",
         "expect_answer",
+        "expiry",
         "group_size",
         "holder",
         "holds",
         "id",
         "listener",
+        "on_close",
         "open_children",
         "parent",
         "part",
@@ -160,6 +168,10 @@ class Frame:
         self.exchange = exchange
         self.state = _OPEN
         self.answered = False
+        self.delegators: tuple[Listener, ...] = ()
+        """Listeners that had this call before, and handed it over: what is called for their caller is for them, too."""
+        self.as_caller = False
+        """It was opened by a call on behalf of the caller's caller, too, whose peers bind such calls of its own."""
         self.expect_answer = False
         self.tag = ""
         self.pending = 0
@@ -173,6 +185,10 @@ class Frame:
         self.holds = 0
         self.turns = 0
         self.group_size = 0
+        self.expiry: Expiry | None = None
+        """Cancels it at the time its caller gave the call."""
+        self.on_close: list[Callable[[], object]] | None = None
+        """Called when it closes, however it closes."""
         self.part: Part | None = None
         """Of a root frame: what it was opened for, where the external message led to several."""
 

@@ -32,6 +32,7 @@ class DeadLetter:
         step: the pipeline step or component that found it.
         time: when it failed, in seconds since the epoch.
         attempts: how many retries it has seen.
+        routing_table: the peer table of the conversation, which a retry is held to, too.
     """
 
     id: str
@@ -45,6 +46,7 @@ class DeadLetter:
     step: str = ""
     time: float = 0.0
     attempts: int = 0
+    routing_table: str | None = None
 
 
 Resend = Callable[[DeadLetter], "str | Awaitable[str]"]
@@ -87,6 +89,7 @@ class DeadLetters:
         detail: str = "",
         step: str = "",
         attempts: int = 0,
+        routing_table: str | None = None,
     ) -> DeadLetter:
         """Keep a message that failed; see `DeadLetter` for the arguments.
 
@@ -105,6 +108,7 @@ class DeadLetters:
             step=step,
             time=time.time(),
             attempts=attempts,
+            routing_table=routing_table,
         )
         self._letters[letter.id] = letter
         self.total_bytes += _size(letter)

@@ -12,7 +12,7 @@ import contextlib
 import contextvars
 import logging
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from typing import TYPE_CHECKING, Any
 
 from xml_pipeline.errors import (
@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from xml_pipeline.message_bus.ledger import Ledger
     from xml_pipeline.message_bus.listener import Listener
     from xml_pipeline.message_bus.scheduler import Scheduler
+    from xml_pipeline.message_bus.usage import Usage
 
 __all__ = ["Dispatcher"]
 
@@ -57,6 +58,12 @@ _DEGRADED_AFTER = 3
 # Looking a member up in its enum costs more than a comparison, and these are compared for every message.
 _OPEN = FrameState.OPEN
 _CANCELLED = FrameState.CANCELLED
+_ACTIVE = ConversationStatus.ACTIVE
+_KILLED = ConversationStatus.KILLED
+_ANSWERED = Outcome.ANSWERED
+_FORWARDED = Outcome.FORWARDED
+_HANDLED = Outcome.HANDLED
+_FAILED = Outcome.FAILED
 
 
 class Dispatcher:
@@ -94,6 +101,7 @@ class Dispatcher:
         self.abandoned = 0
         """Handlers that ignored their cancellation."""
         self.replies: Replies  # set by the engine: replies are sent through the outlet, and the dispatcher calls them
+        self.usage: Usage  # set by the engine
         self._ledger = ledger
         self._scheduler = scheduler
         self._hub = events
@@ -110,9 +118,8 @@ class Dispatcher:
 
     def accept(self, batch: Sequence[MessageState]) -> None:
         """Take messages from the pipeline: put each in line for its handler, or deliver it to the outside."""
+        self._scheduler.leave_all(batch)
         for state in batch:
-            if state.in_pipe:
-                self._scheduler.leave(state)
             if state.error is not None:  # in a stage after the one that handles errors
                 self._ledger.fail(state, state.failure or HandlerError(state.error, step="pipeline"))
                 continue
@@ -152,7 +159,9 @@ class Dispatcher:
                 await self.pool.rest()
                 continue
             worker.suspended = False
-            await self._turn(worker, state)
+            rest = self._turn(worker, state)
+            if rest is not None:
+                await rest
             if worker.failure is not None or (task is not None and task.cancelling()):
                 await _absorb_cancellation(task)
             burst = 0 if worker.suspended else burst + 1
@@ -161,8 +170,14 @@ class Dispatcher:
                 self.pool.wake()
                 await asyncio.sleep(0)
 
-    async def _turn(self, worker: Worker, state: MessageState) -> None:
-        """One handler call, from its hooks to its message's outcome."""
+    def _turn(self, worker: Worker, state: MessageState) -> Coroutine[Any, Any, None] | None:
+        """One handler call, from the start to its message's outcome, or to where it waits for the first time.
+
+        Most handlers never wait, and for them there is nothing to await here.
+
+        Returns:
+            What is left, to be awaited.
+        """
         listener, frame = state.listener, state.frame
         assert listener is not None and frame is not None  # for the type checker: Lanes.put checked
         if state.window is not None:
@@ -170,18 +185,58 @@ class Dispatcher:
         turn = Turn(state, frame, listener, worker)
         current_turn.set(turn)
         worker.state, worker.turn, worker.failure, worker.is_ours = state, turn, None, True
-        hooked = bool(self._hooks.registered)
-        if hooked:
-            self._hooks.begin(frame.conversation.id)
+        if self._hooks.registered:
+            return self._hooked_turn(worker, turn)
+        if listener.streams:
+            return self._streamed_turn(worker, turn)
+        failure: PipelineError | None = None
         try:
-            failure: PipelineError | None = None
+            metadata = self._prepare(state, frame, listener)
+            context = contextvars.copy_context()
+            worker.is_ours = False
+            coroutine: Any = listener.handler(state.payload, metadata)
+            try:
+                awaited = context.run(coroutine.send, None)
+            except StopIteration as stop:
+                self._take_result(worker, turn, stop.value)
+            else:
+                return self._rest_of_turn(worker, turn, context, coroutine, awaited, metadata.deadline)
+        except BaseException as exc:
+            failure = self._failure_or_leave(worker, turn, exc)
+        self._end(worker, turn, failure)
+        return None
+
+    async def _rest_of_turn(
+        self, worker: Worker, turn: Turn, context: contextvars.Context, coroutine: Any, awaited: Any, deadline: float
+    ) -> None:
+        failure: PipelineError | None = None
+        try:
+            self._take_result(worker, turn, await self._resume(worker, context, coroutine, awaited, deadline))
+        except BaseException as exc:
+            failure = self._failure_or_leave(worker, turn, exc)
+        self._end(worker, turn, failure)
+
+    async def _streamed_turn(self, worker: Worker, turn: Turn) -> None:
+        failure: PipelineError | None = None
+        try:
+            metadata = self._prepare(turn.state, turn.frame, turn.listener)
+            await self._stream(worker, turn, metadata)
+        except BaseException as exc:
+            failure = self._failure_or_leave(worker, turn, exc)
+        self._end(worker, turn, failure)
+
+    async def _hooked_turn(self, worker: Worker, turn: Turn) -> None:
+        """The same, with the public hooks told before and after."""
+        state, frame, listener = turn.state, turn.frame, turn.listener
+        self._hooks.begin(frame.conversation.id)
+        failure: PipelineError | None = None
+        try:
             try:
                 metadata = self._prepare(state, frame, listener)
-                if hooked:
-                    name = "" if state.payload_tree is None else str(state.payload_tree.tag)
-                    worker.intents = []
-                    self.pool.watch(worker, metadata.deadline)
-                    await self._hooks.intend(worker.intents, state, listener.name, name, canonical_payload(state))
+                name = "" if state.payload_tree is None else str(state.payload_tree.tag)
+                worker.intents = []
+                self.pool.watch(worker, metadata.deadline)
+                await self._hooks.intend(worker.intents, state, listener.name, name, canonical_payload(state))
                 await self._call(worker, turn, metadata)
             except BaseException as exc:
                 failure = self._failure_of(worker, listener, exc)
@@ -190,16 +245,24 @@ class Dispatcher:
                 # A cancellation that was meant for the handler must not reach the hooks.
                 await _absorb_cancellation(worker.task)
                 await self._tell_hooks(worker, failure or worker.failure)
-        except Exception:
-            # A defect of ours, not the handler's. The message must have its outcome all the same.
-            logger.exception("dispatching message %s to %r failed", state.message_id, listener.name)
-            if state.outcome is None:
-                failure = HandlerError("internal error in dispatch", step="dispatch", target=listener.name)
-                self._ledger.fail_turn(state, frame, failure)
         finally:
-            if hooked and not worker.abandoned:
+            if not worker.abandoned:
                 self._hooks.end(frame.conversation.id)
             self._leave(worker, state, listener, frame)
+
+    def _failure_or_leave(self, worker: Worker, turn: Turn, exc: BaseException) -> PipelineError | None:
+        """`_failure_of`; where that lets the exception through, the worker is freed."""
+        try:
+            return self._failure_of(worker, turn.listener, exc)
+        except BaseException:
+            self._leave(worker, turn.state, turn.listener, turn.frame)
+            raise
+
+    def _end(self, worker: Worker, turn: Turn, failure: PipelineError | None) -> None:
+        try:
+            self._conclude(worker, turn, failure)
+        finally:
+            self._leave(worker, turn.state, turn.listener, turn.frame)
 
     def _prepare(self, state: MessageState, frame: Frame, listener: Listener) -> HandlerMetadata:
         conversation = frame.conversation
@@ -212,7 +275,7 @@ class Dispatcher:
             from_id,
             listener.name if agent else None,
             from_id == listener.name,
-            listener.usage_instructions if agent else "",
+            self.usage.of(listener, conversation.peer_table) if agent else "",
             tag=state.tag,
             conversation_id=conversation.id,
             message_id=state.message_id,
@@ -220,9 +283,9 @@ class Dispatcher:
         )
         for before in self._before:
             before(state, metadata)
-        if conversation.status is not ConversationStatus.ACTIVE:
-            if conversation.status is not ConversationStatus.KILLED:
-                conversation.status = ConversationStatus.ACTIVE
+        if conversation.status is not _ACTIVE:
+            if conversation.status is not _KILLED:
+                conversation.status = _ACTIVE
             if self._hub.active and conversation.owner != "system":
                 self._ledger.emit_thread(conversation)
         if self._hub.active:
@@ -230,31 +293,30 @@ class Dispatcher:
         return metadata
 
     async def _call(self, worker: Worker, turn: Turn, metadata: HandlerMetadata) -> None:
-        listener = turn.listener
+        if turn.listener.streams:
+            await self._stream(worker, turn, metadata)
+            return
         context = contextvars.copy_context()
         worker.is_ours = False
-        produced: Any = listener.handler(turn.state.payload, metadata)
-        if listener.streams:
-            await self._stream(worker, turn, context, produced, metadata.deadline)
-            return
-        try:
-            awaited = context.run(produced.send, None)
-        except StopIteration as stop:
-            result = stop.value
-        else:
-            result = await self._resume(worker, context, produced, awaited, metadata.deadline)
-        if worker.failure is None:
-            worker.settling = worker.is_ours = True
-            if result is not None:
-                self.replies.send(turn, result)
-        else:
-            self.late += 1
+        coroutine: Any = turn.listener.handler(turn.state.payload, metadata)
+        self._take_result(worker, turn, await self._drive(worker, context, coroutine, metadata.deadline))
 
-    async def _stream(
-        self, worker: Worker, turn: Turn, context: contextvars.Context, produced: Any, deadline: float
-    ) -> None:
+    def _take_result(self, worker: Worker, turn: Turn, result: Any) -> None:
+        """Send what a handler returned, if it did so in time."""
+        if worker.failure is not None:
+            self.late += 1
+            return
+        worker.settling = worker.is_ours = True
+        if result is not None:
+            self.replies.send(turn, result)
+
+    async def _stream(self, worker: Worker, turn: Turn, metadata: HandlerMetadata) -> None:
         """An async generator's items, each sent as it is yielded, each with the full time."""
+        context = contextvars.copy_context()
+        worker.is_ours = False
+        produced: Any = turn.listener.handler(turn.state.payload, metadata)
         loop = asyncio.get_running_loop()
+        deadline = metadata.deadline
         budget = deadline - loop.time()
         burst = 0
         try:
@@ -325,9 +387,20 @@ class Dispatcher:
         )
 
     def _conclude(self, worker: Worker, turn: Turn, failure: PipelineError | None) -> None:
-        """Give the message its outcome, unless it had one already."""
-        state, frame = turn.state, turn.frame
+        """Give the message its outcome, unless it had one already. Never raises."""
         worker.settling = True
+        try:
+            self._settle_turn(turn, failure)
+        except Exception:
+            # A defect of ours, not the handler's. The message must have its outcome all the same.
+            state, name = turn.state, turn.listener.name
+            logger.exception("dispatching message %s to %r failed", state.message_id, name)
+            if state.outcome is None:
+                defect = HandlerError("internal error in dispatch", step="dispatch", target=name)
+                self._ledger.fail_turn(state, turn.frame, defect)
+
+    def _settle_turn(self, turn: Turn, failure: PipelineError | None) -> None:
+        state, frame = turn.state, turn.frame
         if state.outcome is not None:
             return  # its handler was cancelled, and that was told when it happened
         failed = failure is not None or frame.state is _CANCELLED
@@ -339,11 +412,11 @@ class Dispatcher:
         if failure is not None:
             self._ledger.fail_turn(state, frame, failure)
         elif failed:
-            self._ledger.finish(state, Outcome.FAILED)
+            self._ledger.finish(state, _FAILED)
         else:
             self._ledger.finish(
                 state,
-                Outcome.ANSWERED if turn.answered else Outcome.FORWARDED if turn.forwarded else Outcome.HANDLED,
+                _ANSWERED if turn.answered else _FORWARDED if turn.forwarded else _HANDLED,
             )
 
     def _leave(self, worker: Worker, state: MessageState, listener: Listener, frame: Frame) -> None:

@@ -77,8 +77,9 @@ class FairQueue(Generic[T]):
             if line is None:
                 continue
             items: list[T] = list(line) if isinstance(line, deque) else [line]
-            kept = [item for item in items if not wanted(item)]
-            removed += [item for item in items if wanted(item)]
+            kept: list[T] = []
+            for item in items:
+                (removed if wanted(item) else kept).append(item)
             if not kept:
                 del lines[key]
             else:

@@ -33,6 +33,7 @@ from xml_pipeline.errors import (
 from xml_pipeline.message_bus.exchange import Exchange
 from xml_pipeline.message_bus.message_state import MessageState
 from xml_pipeline.message_bus.payloads import PayloadWriter
+from xml_pipeline.message_bus.peer_tables import PeerTables
 from xml_pipeline.message_bus.routing import RoutingTable
 from xml_pipeline.message_bus.thread_registry import Conversation, ConversationStatus, ThreadRegistry
 from xml_pipeline.strict_xml import parse_strict
@@ -77,6 +78,7 @@ class Ingress:
 
     Args:
         table: gives the routing table in force.
+        peer_tables: those that a conversation may be narrowed by.
         registry: opens conversations and root frames.
         mint: counts messages.
         scheduler: takes them.
@@ -89,6 +91,7 @@ class Ingress:
     def __init__(
         self,
         table: Callable[[], RoutingTable],
+        peer_tables: PeerTables,
         registry: ThreadRegistry,
         mint: Mint,
         scheduler: Scheduler,
@@ -98,6 +101,7 @@ class Ingress:
         limits: Limits,
     ) -> None:
         self._table = table
+        self._peer_tables = peer_tables
         self._registry = registry
         self._mint = mint
         self._scheduler = scheduler
@@ -105,7 +109,8 @@ class Ingress:
         self._events = events
         self._writer = writer
         self._limits = limits
-        self._good_senders: set[str] = set()
+        self._good_senders: dict[str, str] = {}
+        """Checked names, as they stand in XML."""
         self.waiting: Callable[[], AbstractContextManager[None]] = nullcontext
         """What to enter while somebody waits for room, who may be one of the pump's own handlers."""
 
@@ -121,20 +126,24 @@ class Ingress:
         stream: bool = False,
     ) -> Admitted:
         """Admit a payload for a target; see `StreamPump.inject` for what is raised."""
-        self._check_sender(from_id)
+        from_xml = self._good_senders.get(from_id) or self._checked_sender(from_id)
         if routing_table is not None:
-            raise RoutingError(f"peer table {routing_table!r} is not registered", step="admission")
+            self._check_peer_table(routing_table)
         written = self._writer.write(payload)
         text = written.text
-        queue = target or self._table().only_group_for(written.name) or ""
-        to_xml = escape_text(target) if target else None
-        from_xml = escape_text(from_id)
+        table = self._table()
+        queue = target or table.only_group_for(written.name) or ""
+        listener = table.listeners.get(queue)
+        to_xml = None if not target else escape_text(target) if listener is None else listener.xml_name
         if 4 * (len(text) + len(from_xml) + len(to_xml or "")) + _ENVELOPE_OVERHEAD > self._limits.max_message_bytes:
             # It may be too large. Before anything is begun: a refused message must leave no trace.
             self._check_size(message_text(text, from_xml, to_xml, _SOME_THREAD_ID))
-        await self._room(queue, wait)
+        if not wait:
+            self._scheduler.check_room(queue)
+        elif self._scheduler.is_full(queue):
+            await self._wait_for_room(queue)
         try:
-            conversation = self._registry.begin(from_id, thread_id)
+            conversation = self._begin(from_id, thread_id, routing_table)
             exchange = Exchange(queue, from_id, conversation.id)
             frame = self._registry.open_root(conversation, queue, exchange)
             wire = message_text(text, from_xml, to_xml, frame.id)
@@ -142,19 +151,33 @@ class Ingress:
             self._scheduler.pass_on(queue)
             raise
         state = self._mint.external(conversation, frame, from_id, target or None, wire, text)
+        if listener is not None:
+            # Decided for good when it is routed; until then it says what the payload is expected to be.
+            state.codec = listener.codecs.get(written.name)
         return self._enter(state, conversation, exchange, queue, stream)
 
     async def admit_raw(
-        self, raw: bytes, thread_id: str | None, from_id: str, *, wait: bool = True, stream: bool = False
+        self,
+        raw: bytes,
+        thread_id: str | None,
+        from_id: str,
+        *,
+        routing_table: str | None = None,
+        wait: bool = True,
+        stream: bool = False,
     ) -> Admitted:
         """Admit a finished envelope. Whether it agrees with thread and sender is checked when it is read."""
-        self._check_sender(from_id)
+        self._checked_sender(from_id)
+        self._check_peer_table(routing_table)
         self._check_size(raw)
         to, claimed = peek(raw)
         queue = to if to is not None and self._is_known(to) else ""
-        await self._room(queue, wait)
+        if not wait:
+            self._scheduler.check_room(queue)
+        elif self._scheduler.is_full(queue):
+            await self._wait_for_room(queue)
         try:
-            conversation = self._registry.begin(from_id, thread_id if thread_id is not None else claimed)
+            conversation = self._begin(from_id, thread_id if thread_id is not None else claimed, routing_table)
         except BaseException:
             self._scheduler.pass_on(queue)
             raise
@@ -175,7 +198,11 @@ class Ingress:
         for payload in payloads[1:]:
             envelope.append(payload)
         admitted = await self.admit_raw(
-            envelope_to_bytes(envelope, declaration=False), conversation_id, letter.from_id, wait=False
+            envelope_to_bytes(envelope, declaration=False),
+            conversation_id,
+            letter.from_id,
+            routing_table=letter.routing_table,
+            wait=False,
         )
         admitted.exchange.attempts = letter.attempts
         return admitted.conversation.id
@@ -209,6 +236,27 @@ class Ingress:
         self._scheduler.admit(state, queue)
         return Admitted(conversation, exchange)
 
+    def _begin(self, owner: str, thread_id: str | None, peer_table: str | None) -> Conversation:
+        """Begin a conversation under a peer table, or continue one under its own."""
+        if peer_table is None:
+            return self._registry.begin(owner, thread_id)
+        self._check_peer_table(peer_table)  # again: there may have been a wait for room
+        known = None if thread_id is None else self._registry.find(thread_id)
+        if known is not None and known.owner == owner and known.peer_table != peer_table:
+            own = "no peer table" if known.peer_table is None else f"peer table {known.peer_table!r}"
+            raise RoutingError(
+                f"conversation {thread_id!r} runs under {own} for life, not under {peer_table!r}; leave it out to "
+                "continue the conversation, or begin another",
+                step="admission",
+            )
+        conversation = self._registry.begin(owner, thread_id)
+        conversation.peer_table = peer_table
+        return conversation
+
+    def _check_peer_table(self, name: str | None) -> None:
+        if name is not None and name not in self._peer_tables:
+            raise RoutingError(f"peer table {name!r} is not registered", step="admission")
+
     def _limit_time(self, conversation: Conversation, seconds: float) -> None:
         if conversation.deadline_timer is not None:
             return
@@ -223,9 +271,11 @@ class Ingress:
 
         conversation.deadline_timer = asyncio.get_running_loop().call_later(seconds, expire)
 
-    def _check_sender(self, from_id: str) -> None:
-        if from_id in self._good_senders:
-            return
+    def _checked_sender(self, from_id: str) -> str:
+        """The name as it stands in XML."""
+        known = self._good_senders.get(from_id)
+        if known is not None:
+            return known
         if not isinstance(from_id, str) or not from_id:
             raise ForgedMessage(f"from_id must be a name, not {from_id!r}", step="admission")
         fault = name_fault(from_id)
@@ -239,10 +289,10 @@ class Ingress:
             raise ForgedMessage(f"nobody outside the pump may be {from_id!r}", step="admission")
         if self._table().is_taken(lower):
             raise ForgedMessage(f"{from_id!r} is the name of a local listener or group", step="admission")
-        escape_text(from_id)
         if len(self._good_senders) >= _MAX_GOOD_SENDERS:
             self._good_senders.clear()
-        self._good_senders.add(from_id)
+        escaped = self._good_senders[from_id] = escape_text(from_id)
+        return escaped
 
     def apply(self, limits: Limits) -> None:
         """Take sizes and times from ``limits`` from now on."""
@@ -265,9 +315,6 @@ class Ingress:
         table = self._table()
         return to in table.listeners or to in table.groups
 
-    async def _room(self, queue: str, wait: bool) -> None:
-        if not wait:
-            self._scheduler.check_room(queue)
-        elif self._scheduler.is_full(queue):
-            with self.waiting():
-                await self._scheduler.wait_for_room(queue)
+    async def _wait_for_room(self, queue: str) -> None:
+        with self.waiting():
+            await self._scheduler.wait_for_room(queue)

@@ -33,6 +33,9 @@ logger = logging.getLogger(__name__)
 _OPEN = FrameState.OPEN
 _CANCELLED = FrameState.CANCELLED
 _ENDED = FrameState.ENDED
+_KILLED = ConversationStatus.KILLED
+_ERROR = ConversationStatus.ERROR
+_COMPLETED = ConversationStatus.COMPLETED
 
 
 class Ledger:
@@ -196,6 +199,7 @@ class Ledger:
             detail=failure.detail,
             step=failure.step,
             attempts=exchange.attempts,
+            routing_table=concerned.conversation.peer_table,
         )
         logger.warning(
             "dead letter %s from %r to %r: %s: %s", letter.id, letter.from_id, letter.target, letter.code, letter.detail
@@ -253,7 +257,7 @@ class Ledger:
 
     def cancel_conversation(self, conversation: Conversation, failure: PipelineError) -> None:
         """Cancel all of a conversation; whoever waits for it gets ``failure``."""
-        conversation.status = ConversationStatus.KILLED
+        conversation.status = _KILLED
         conversation.failure = failure
         conversation.pending += 1  # it must not complete before all of it is cancelled
         for exchange in conversation.exchanges:
@@ -300,19 +304,22 @@ class Ledger:
     def _complete(self, conversation: Conversation) -> None:
         if not conversation.open:
             return
-        for frame in conversation.open_frames():
-            self._registry.close(frame, _ENDED)
-        for exchange in conversation.exchanges:
+        if conversation.children:
+            for frame in conversation.open_frames():
+                self._registry.close(frame, _ENDED)
+        exchanges = conversation.exchanges
+        for exchange in exchanges:
             exchange.complete()
             if exchange.error is not None and conversation.failure is None:
                 conversation.failure = exchange.error
-        del conversation.exchanges[:-1]  # the last one is kept for a later wait()
+        if len(exchanges) > 1:
+            del exchanges[:-1]  # the last one is kept for a later wait()
         if conversation.deadline_timer is not None:
             conversation.deadline_timer.cancel()
             conversation.deadline_timer = None
-        if conversation.status is not ConversationStatus.KILLED:
+        if conversation.status is not _KILLED:
             failed = conversation.failure is not None and not isinstance(conversation.failure, NoAnswer)
-            conversation.status = ConversationStatus.ERROR if failed else ConversationStatus.COMPLETED
+            conversation.status = _ERROR if failed else _COMPLETED
         self._registry.retire(conversation)
         if self._events.active and not conversation.is_end_told:
             self.emit_thread(conversation)
@@ -324,7 +331,7 @@ class Ledger:
     def emit_thread(self, conversation: Conversation) -> None:
         """Emit the conversation's status."""
         failure = conversation.failure
-        ended = conversation.status in (ConversationStatus.ERROR, ConversationStatus.KILLED)
+        ended = conversation.status in (_ERROR, _KILLED)
         self._events.emit(
             ThreadEvent(
                 conversation.id,

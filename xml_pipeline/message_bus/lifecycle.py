@@ -49,12 +49,16 @@ class Lifecycle:
     Args:
         engine: the parts.
         drive: runs the pipeline until its source ends; called again if a stage breaks it.
+        close: called at the end, when no handler runs any more.
     """
 
-    def __init__(self, engine: Engine, drive: Callable[[], Awaitable[None]]) -> None:
+    def __init__(
+        self, engine: Engine, drive: Callable[[], Awaitable[None]], close: Callable[[], Awaitable[None]]
+    ) -> None:
         self.state = PumpState.NEW
         self._engine = engine
         self._drive = drive
+        self._close = close
         self._task: asyncio.Task[None] | None = None
         self._ended: asyncio.Event | None = None
         self._driver: asyncio.Task[None] | None = None
@@ -200,6 +204,7 @@ class Lifecycle:
         await engine.events.flush()
         await engine.events.close()
         engine.close()
+        await self._close()
         self.state = PumpState.STOPPED
         outcomes = dict(engine.ledger.outcomes)
         names = tuple(dict.fromkeys([*busy, *hung]))

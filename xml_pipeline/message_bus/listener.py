@@ -37,12 +37,15 @@ class Listener:
         broadcast: ``True`` for the group named by its own name up to the last dot, or the group's name.
         schema: of the first accepted class; ``None`` for a generic listener.
         root_tag: ``lower(name).lower(class)`` of the first accepted class; ``*`` for a generic listener.
-        usage_instructions: for agents: how to call each peer.
+        usage: for agents: gives `usage_instructions`.
         output_class: the class it answers with, where declared.
+        joins: answers and errors of its calls are delivered to it whatever their class, as to an agent; always so for
+            a generic listener, which gets them as lxml elements.
         timeout: seconds a handler call may take; for a generator, each item.
         concurrency: how many of its handlers may run at once; ``None`` for no limit of its own.
         rate: how often it may be called; ``None`` for no limit.
         ordered: messages of one frame are handled one at a time, in order.
+        model: the model that an agent uses; empty for the one of the organism.
         repair: how external bytes addressed to it are parsed, see `steps.repair`.
         codecs: codec by element name.
         streams: the handler is an async generator.
@@ -62,7 +65,6 @@ class Listener:
     handler_path: str = ""
     schema: XMLSchema | None = None
     root_tag: str = ""
-    usage_instructions: str = ""
     output_class: type | None = None
     timeout: float = 30.0
     payload_classes: tuple[type, ...] = ()
@@ -70,20 +72,28 @@ class Listener:
     rate: Rate | None = None
     ordered: bool = True
     prompt: str = ""
+    model: str = ""
     repair: RepairMode = "strict"
     codecs: dict[str, Codec[Any]] = field(default_factory=dict)
     output_codec: Codec[Any] | None = None
     streams: bool = False
     is_generic: bool = False
+    joins: bool = False
     is_system: bool = False
     configured: bool = False
     group: str = ""
     key: str = ""
     xml_name: str = ""
+    usage: Callable[[], str] | None = field(default=None, repr=False)
+
+    @property
+    def usage_instructions(self) -> str:
+        """For agents: how to call each peer; empty for others."""
+        return "" if self.usage is None else self.usage()
 
     def accepts(self, element: str) -> bool:
         """Whether an answer named ``element`` is delivered to it rather than passed on to its own caller."""
-        return self.is_agent or self.is_generic or element in self.codecs
+        return self.is_agent or self.joins or element in self.codecs
 
     @property
     def accepts_errors(self) -> bool:
@@ -106,6 +116,7 @@ def make_listener(
     peers: Sequence[str] | None = None,
     broadcast: bool | str = False,
     prompt: str = "",
+    model: str = "",
     timeout: float = 30.0,
     concurrency: int | None = None,
     rate: Rate | str | float | None = None,
@@ -113,6 +124,7 @@ def make_listener(
     cpu_bound: bool = False,
     output_class: type | None = None,
     repair: RepairMode = "strict",
+    joins: bool = False,
     system: bool = False,
     configured: bool = False,
 ) -> Listener:
@@ -154,7 +166,9 @@ def make_listener(
         rate=rate if rate is None or isinstance(rate, Rate) else Rate.parse(rate),
         ordered=ordered,
         prompt=prompt,
+        model=model,
         repair=repair,
+        joins=joins,
         codecs=codecs,
         streams=_is_generator(handler),
         is_system=system,
@@ -183,6 +197,7 @@ def make_generic_listener(name: str, handler: Handler, description: str = "", *,
         timeout=timeout,
         streams=_is_generator(handler),
         is_generic=True,
+        joins=True,
         key=name.lower(),
         xml_name=escape_text(name),
     )
@@ -242,10 +257,14 @@ def _codecs(name: str, classes: tuple[type, ...]) -> dict[str, Codec[Any]]:
     if not classes:
         raise ConfigurationError(f"listener {name!r} needs at least one payload class")
     codecs: dict[str, Codec[Any]] = {}
+    keys: dict[str, str] = {}
     for cls in classes:
         codec = _codec(name, cls)
-        if codec.name in codecs:
-            raise ConfigurationError(f"listener {name!r} accepts two payload classes named {codec.name!r}")
+        # Elements match exactly, but each class has a route of its own, and the key of a route is in lower case.
+        taken = keys.setdefault(codec.name.lower(), codec.name)
+        if codec.name in codecs or taken != codec.name:
+            but = "" if taken == codec.name else f" and {taken!r}, which is the same but for case"
+            raise ConfigurationError(f"listener {name!r} accepts two payload classes named {codec.name!r}{but}")
         codecs[codec.name] = codec
     return codecs
 

@@ -124,6 +124,8 @@ class MessageState:
     outcome: Outcome | None = field(default=None, init=False, repr=False)
     envelope_is_valid: bool = field(default=False, init=False, repr=False)
     """It was checked against the envelope's schema."""
+    valid_under: Codec[Any] | None = field(default=None, init=False, repr=False)
+    """The codec whose schema the payload was checked against together with the envelope."""
     payload_is_valid: bool = field(default=False, init=False, repr=False)
     """Its payload was checked against its class's schema, or is for a listener that takes any."""
 
@@ -194,6 +196,8 @@ class HandlerResponse:
         tag: comes back in ``metadata.tag`` of every answer to, and error of, this call.
         expect_answer: when the called frame ends without an answer, deliver ``SystemError("no-answer")``.
         as_caller: make the call subject to the peers of this listener *and* of its caller.
+        timeout: seconds after which the call is cancelled with everything below it, and ``SystemError("timeout")``
+            comes in place of its answer; 0 for no limit but those of the listeners. Of calls only.
     """
 
     payload: Any
@@ -201,6 +205,7 @@ class HandlerResponse:
     tag: str = field(default="", kw_only=True)
     expect_answer: bool = field(default=False, kw_only=True)
     as_caller: bool = field(default=False, kw_only=True)
+    timeout: float = field(default=0.0, kw_only=True)
     kind: _Kind = field(default=_Kind.SEND, kw_only=True, repr=False)
 
     @classmethod
@@ -210,10 +215,25 @@ class HandlerResponse:
 
     @classmethod
     def call(
-        cls, payload: Any, to: str, *, tag: str = "", expect_answer: bool = False, as_caller: bool = False
+        cls,
+        payload: Any,
+        to: str,
+        *,
+        tag: str = "",
+        expect_answer: bool = False,
+        as_caller: bool = False,
+        timeout: float = 0.0,
     ) -> HandlerResponse:
         """Call ``to`` in a new frame, even when ``to`` is this frame's caller."""
-        return cls(payload, to, tag=tag, expect_answer=expect_answer, as_caller=as_caller, kind=_Kind.CALL)
+        return cls(
+            payload,
+            to,
+            tag=tag,
+            expect_answer=expect_answer,
+            as_caller=as_caller,
+            timeout=timeout,
+            kind=_Kind.CALL,
+        )
 
     @classmethod
     def delegate(cls, payload: Any, to: str) -> HandlerResponse:
@@ -257,7 +277,7 @@ class SystemError:
     @classmethod
     def of(cls, failure: PipelineError) -> SystemError:
         """The payload that tells of ``failure``."""
-        return cls(failure.code, str(failure), failure.retry_allowed)
+        return cls(failure.code, failure.public_message, failure.retry_allowed)
 
     def to_error(self, detail: str = "") -> PipelineError:
         """The exception for an in-process caller."""

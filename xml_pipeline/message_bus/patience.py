@@ -15,11 +15,11 @@ class Patience:
     """A timeout around waiting for an answer; at its end, or when the waiting is cancelled, the conversation is too.
 
     Args:
-        seconds: how long.
+        seconds: how long; ``None`` for as long as it takes.
         detail: for the `DeadlineExceeded` that is raised then.
     """
 
-    def __init__(self, seconds: float, detail: str) -> None:
+    def __init__(self, seconds: float | None, detail: str) -> None:
         self._timeout = asyncio.timeout(seconds)
         self._detail = detail
         self.on_failure: Callable[[PipelineError], object] = lambda error: None

@@ -146,7 +146,7 @@ class Reception:
             self._take(state, listener)
             self._charge(state, state.to_id or listener.group)
         if codec is not None:
-            if not codec.schema.validate(payload):
+            if codec is not state.valid_under and not codec.schema.validate(payload):
                 return validate_payload(state, codec)  # which says what is wrong
             state.payload_is_valid = True
             if listener is None or not listener.is_generic:

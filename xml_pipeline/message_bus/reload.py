@@ -3,25 +3,33 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from xml_pipeline.config import ListenerConfig, OrganismConfig, diff, load_report
+from xml_pipeline.config import (
+    InvalidConfiguration,
+    ListenerConfig,
+    OrganismConfig,
+    diff,
+    load_report,
+    place_problems,
+)
 from xml_pipeline.errors import ConfigurationError
 from xml_pipeline.message_bus.events import ReloadEvent
-from xml_pipeline.message_bus.listener import Listener, make_listener
+from xml_pipeline.message_bus.listener import Handler, Listener, make_listener
+from xml_pipeline.message_bus.peer_tables import PeerTable, PeerTables
 from xml_pipeline.message_bus.routing import RoutingTable
-from xml_pipeline.message_bus.usage import update_usage
 
 if TYPE_CHECKING:
     from xml_pipeline.message_bus.stream_pump import StreamPump
 
-__all__ = ["configured_listener", "reload_config"]
+__all__ = ["configured_listener", "configured_peer_tables", "reload_config"]
 
 logger = logging.getLogger(__name__)
 
 
 def configured_listener(config: ListenerConfig, timeout: float) -> Listener:
-    """The listener that a configuration describes.
+    """The listener that a configuration describes; an agent without a handler gets the built-in model call.
 
     Args:
         config: with its imports resolved.
@@ -31,20 +39,22 @@ def configured_listener(config: ListenerConfig, timeout: float) -> Listener:
         ConfigurationError: the configuration is not usable.
         TypeError: the handler or a class is not.
     """
-    if config.handler is None or not config.payload_classes:
+    handler = _model_agent(config) if config.is_model_agent else config.handler
+    if handler is None or not config.payload_classes:
         raise ConfigurationError(
             f"listener {config.name!r}: handler and payload_class are not imported; load the configuration with "
             "ConfigLoader.load"
         )
     return make_listener(
         config.name,
-        config.handler,
+        handler,
         config.payload_classes,
         description=config.description,
         agent=config.is_agent,
         peers=config.peers,
         broadcast=config.broadcast,
         prompt=config.prompt,
+        model=config.model,
         timeout=timeout,
         concurrency=config.concurrency,
         rate=config.rate,
@@ -54,6 +64,27 @@ def configured_listener(config: ListenerConfig, timeout: float) -> Listener:
         repair=config.repair,
         configured=True,
     )
+
+
+def _model_agent(config: ListenerConfig) -> Handler:
+    # Late: only organisms that call models pay for importing it.
+    from xml_pipeline.platform.model_agent import make_model_agent
+
+    return make_model_agent(config)
+
+
+def configured_peer_tables(
+    tables: PeerTables, config: OrganismConfig, listeners: Mapping[str, Listener]
+) -> dict[str, PeerTable]:
+    """What a configuration makes of a pump's peer tables, for `PeerTables.install`.
+
+    Raises:
+        ConfigurationError: a table does not fit the others, or the listeners.
+    """
+    try:
+        return tables.prepare(config.peer_tables, listeners)
+    except (KeyError, ValueError) as exc:
+        raise ConfigurationError(f"peer_tables: {exc.args[0]}") from exc
 
 
 def reload_config(pump: StreamPump, path: str) -> ReloadEvent:
@@ -81,12 +112,20 @@ def _reload(pump: StreamPump, path: str) -> ReloadEvent:
     new = report.config
     changes = diff(pump.config, new)
     table = _table(pump.engine.table, pump.config, new, {*changes.added, *changes.updated})
-    update_usage(table)
+    peer_tables = configured_peer_tables(pump.engine.peer_tables, new, table.listeners)
+    other_models = "llm_config" in changes.settings
+    try:
+        router = pump.models.prepare(new.llm_config) if other_models else None
+    except InvalidConfiguration as error:
+        raise InvalidConfiguration(place_problems(path, error.problems)) from error
     if new.thread_scheduling != pump.config.thread_scheduling:
         logger.warning("reload: thread_scheduling stays %r until the next start", pump.config.thread_scheduling)
         new = new.with_limits(thread_scheduling=pump.config.thread_scheduling)
     pump.engine.apply(new.limits)
     pump.engine.swap(table)
+    pump.engine.peer_tables.install(peer_tables)
+    if other_models:
+        pump.models.swap(router)
     for listener in table.listeners.values():
         pump.engine.dispatcher.lanes.configure(listener)
     pump.apply_config(new)

@@ -15,20 +15,33 @@ a list                                      each of its items, in order
 ==========================================  ====================================================================
 
 An answer goes to the nearest calling frame whose listener takes it; tools in between that do not are passed by.
+
+A request that is addressed to one of the pump's own listeners is a call of it in any case: an agent that runs as a step
+of a sequence, and so has ``system.sequence`` for its caller, may ask for another one as it would anywhere else.
 """
 
 from __future__ import annotations
 
+import asyncio
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from third_party.xmlable import Codec
 from xml_pipeline import envelope
-from xml_pipeline.errors import HandlerError, HopLimitError, PipelineError, RoutingError, ValidationError
+from xml_pipeline.errors import (
+    HandlerError,
+    HopLimitError,
+    PipelineError,
+    RoutingError,
+    ValidationError,
+)
+from xml_pipeline.message_bus.expiries import Expiries
 from xml_pipeline.message_bus.message_state import HandlerResponse, MessageState, SystemError
 from xml_pipeline.message_bus.payloads import PayloadWriter, Written, from_root
-from xml_pipeline.message_bus.routing import RoutingTable, may_call
+from xml_pipeline.message_bus.permissions import Permissions
+from xml_pipeline.message_bus.routing import RoutingTable
 from xml_pipeline.message_bus.steps.model_output import recover_roots
 from xml_pipeline.message_bus.thread_registry import Frame, FrameState, ThreadRegistry
 from xml_pipeline.strict_xml import parse_strict
@@ -40,6 +53,9 @@ if TYPE_CHECKING:
     from xml_pipeline.message_bus.steps.repair import Bounds
 
 __all__ = ["Replies", "Turn"]
+
+
+_OPEN = FrameState.OPEN  # a look-up in the enum costs more than the comparison
 
 
 @dataclass(slots=True, eq=False)
@@ -61,10 +77,12 @@ class Replies:
 
     Args:
         table: gives the routing table in force.
+        permissions: says who may call whom.
         registry: opens frames.
         mint: makes messages.
         ledger: records refusals and reports them.
         writer: writes payloads.
+        expiries: end calls that take too long.
         emit: takes each message made.
         max_hops: how deep frames may be nested.
         max_fan_out: how many messages one return value may send.
@@ -74,10 +92,12 @@ class Replies:
     def __init__(
         self,
         table: Callable[[], RoutingTable],
+        permissions: Permissions,
         registry: ThreadRegistry,
         mint: Mint,
         ledger: Ledger,
         writer: PayloadWriter,
+        expiries: Expiries,
         emit: Callable[[MessageState], None],
         *,
         max_hops: int,
@@ -85,9 +105,11 @@ class Replies:
         bounds: Bounds,
     ) -> None:
         self._table = table
+        self._permissions = permissions
         self._registry = registry
         self._mint = mint
         self._ledger = ledger
+        self._expiries = expiries
         self._emit = emit
         self.max_hops = max_hops
         self.max_fan_out = max_fan_out
@@ -120,7 +142,7 @@ class Replies:
             )
 
     def _send_all(self, turn: Turn, items: list[object] | tuple[object, ...]) -> None:
-        if len(items) > self.max_fan_out:
+        if len(items) > self.max_fan_out and not turn.listener.is_system:
             raise ValidationError(
                 f"handler of {turn.listener.name!r} returned {len(items)} messages (max_fan_out={self.max_fan_out})",
                 step="reply",
@@ -165,7 +187,7 @@ class Replies:
             self._call(turn, response, payload, to)
         elif to == listener.name:
             self._next_turn(turn, payload)
-        elif to == frame.caller:
+        elif to == frame.caller and not _is_request(frame, payload.name):
             self._answer(turn, payload, response.payload)
         else:
             self._call(turn, response, payload, to)
@@ -182,7 +204,7 @@ class Replies:
         codec = self._answer_codec(turn.listener, payload)
         turn.answered = frame.answered = True
         below, above = frame, frame.parent
-        while above is not None and above.state is FrameState.OPEN:
+        while above is not None and above.state is _OPEN:
             listener = above.listener
             if listener is not None and listener.accepts(payload.name):
                 state = self._mint.to_frame(
@@ -232,15 +254,18 @@ class Replies:
 
     def _call(self, turn: Turn, response: HandlerResponse, payload: Written, to: str) -> None:
         frame, caller = turn.frame, turn.listener
-        self._check_peers(caller, to)
-        if response.as_caller and frame.parent is not None and frame.parent.listener is not None:
-            self._check_peers(frame.parent.listener, to)
+        if response.timeout:
+            _check_timeout(caller.name, response.timeout)
+        self._permissions.check(frame, to, as_caller=response.as_caller)
         targets = self._table().resolve(to, payload.name)
         if frame.depth >= self.max_hops:
             raise HopLimitError(f"{caller.name!r} is {frame.depth} calls deep (max_hops={self.max_hops})", step="reply")
         group_size = len(targets) if to != targets[0].name else 0
         for target in targets:
             child = self._registry.open_child(frame, target, caller.name, response.tag, response.expect_answer)
+            child.as_caller = response.as_caller
+            if response.timeout:
+                self._expiries.limit(child, asyncio.get_running_loop().time() + response.timeout)
             if group_size:
                 child.group_size = group_size
                 child.alias = to
@@ -251,7 +276,7 @@ class Replies:
         frame, caller = turn.frame, turn.listener
         if turn.delegated:
             raise HandlerError(f"{caller.name!r} delegated its frame twice in one turn", step="reply")
-        self._check_peers(caller, to)
+        self._permissions.check(frame, to)
         targets = self._table().resolve(to, payload.name)
         if len(targets) > 1 or to != targets[0].name:
             raise RoutingError(
@@ -261,6 +286,8 @@ class Replies:
             raise HopLimitError(f"{caller.name!r} is {frame.depth} calls deep (max_hops={self.max_hops})", step="reply")
         successor = self._registry.hand_over(frame, targets[0])
         successor.group_size = frame.group_size
+        if frame.expiry is not None:
+            self._expiries.limit(successor, frame.expiry.when)
         turn.forwarded = turn.delegated = True
         frame.answered = True  # its successor answers for it
         self._emit_call(successor, targets[0], payload, frame, envelope.escape_text(frame.caller))
@@ -271,19 +298,6 @@ class Replies:
         if frame.group_size:
             state.group_size = frame.group_size
         self._emit(state)
-
-    def _check_peers(self, caller: Listener, to: str) -> None:
-        if to == caller.name:
-            return
-        # A frame keeps the listener it was opened with, but peers are those in force now.
-        caller = self._table().listeners.get(caller.name, caller)
-        if not may_call(caller, to):
-            declared = "declares no peers" if caller.peers is None else f"has the peers {caller.peers}"
-            raise RoutingError(
-                f"{caller.name!r} may not call {to!r}: {'the agent' if caller.is_agent else 'it'} {declared}",
-                step="reply",
-                target=to,
-            )
 
     # -- model output -------------------------------------------------------------------------------------------
 
@@ -347,3 +361,19 @@ class Replies:
         if parent is not None and parent.listener is not None:
             return parent.listener.codecs.get(name)
         return None
+
+
+def _is_request(frame: Frame, element: str) -> bool:
+    """Whether it is what one asks the frame's caller for, which is one of the pump's own."""
+    caller = frame.parent.listener if frame.parent is not None else None
+    return caller is not None and caller.is_system and element in caller.codecs
+
+
+def _check_timeout(caller: str, seconds: object) -> None:
+    if type(seconds) is float and 0 < seconds <= sys.float_info.max:
+        return
+    is_number = isinstance(seconds, int | float) and not isinstance(seconds, bool)
+    if not is_number or not 0 < seconds <= sys.float_info.max:  # type: ignore[operator]  # it is a number
+        raise HandlerError(
+            f"{caller!r}: the timeout of a call must be a number of seconds above 0, not {seconds!r:.40}", step="reply"
+        )

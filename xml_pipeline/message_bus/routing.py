@@ -17,7 +17,7 @@ from xml_pipeline.errors import ConfigurationError, RoutingError
 if TYPE_CHECKING:
     from xml_pipeline.message_bus.listener import Listener
 
-__all__ = ["RoutingTable", "may_call"]
+__all__ = ["RoutingTable"]
 
 
 class RoutingTable:
@@ -124,24 +124,10 @@ class RoutingTable:
         return f"No listener for: {to.lower()}.{element.lower()} (no listener or group is named {to!r}{hint})"
 
 
-def may_call(caller: Listener, to: str) -> bool:
-    """Whether the peer rules let ``caller`` call ``to``. Fails closed.
-
-    Answering, and sending to oneself, are always allowed and not asked here. An agent reaches its peers and
-    ``system.todo*``; a tool without declared peers reaches everybody but ``system.*``; declared peers bind a tool too.
-    """
-    peers = caller.peers
-    if peers is not None and to in peers:
-        return True
-    if caller.is_agent:
-        return to in ("system.todo", "system.todo-complete")
-    return peers is None and not to.lower().startswith("system.") and to.lower() != "system"
-
-
 def _check_group(group: str, members: list[Listener], by_key: Mapping[str, str]) -> None:
     if group.lower() in by_key:
         raise ConfigurationError(f"broadcast group {group!r} has the name of a listener")
-    classes = {member.payload_classes for member in members}
+    classes = {frozenset(member.payload_classes) for member in members}  # in any order
     if len(classes) > 1:
         names = ", ".join(repr(member.name) for member in members)
         raise ConfigurationError(

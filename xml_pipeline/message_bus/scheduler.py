@@ -241,6 +241,18 @@ class Scheduler:
         if self._wakeup is not None:
             self._wake()
 
+    def leave_all(self, states: Iterable[MessageState]) -> None:
+        """`leave`, for a batch; those that have left are passed over."""
+        inside = self._inside
+        for state in states:
+            if state.in_pipe:
+                state.in_pipe = False
+                key = state.number or id(state)
+                if inside.pop(key, None) is None:
+                    self._aside.pop(key, None)
+        if self._wakeup is not None:
+            self._wake()
+
     def set_aside(self, state: MessageState) -> None:
         """A stage holds a message back for long: it must not keep others out of the XML stages meanwhile."""
         key = state.number or id(state)

@@ -32,19 +32,28 @@ class Sources:
         self._ingress = ingress
         self._events = events
         self._dead_letters = dead_letters
-        self._waiting: list[tuple[str, AsyncIterable[Any], str]] = []
+        self._waiting: list[tuple[str, AsyncIterable[Any], str, str | None]] = []
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._running = False
         self._stopped = False
         self._count = 0
 
-    def add(self, source: AsyncIterable[Any], *, from_id: str = "external", name: str = "") -> str:
+    def add(
+        self,
+        source: AsyncIterable[Any],
+        *,
+        from_id: str = "external",
+        name: str = "",
+        routing_table: str | None = None,
+    ) -> str:
         """Read a source from now on, or from when the pump starts to run.
 
         Args:
             source: yields envelopes (bytes), or ``(target, payload)``.
             from_id: the sender of all it yields.
             name: for events and logs; made up when empty.
+            routing_table: a peer table that narrows each of the conversations that it begins. It need not be
+                registered yet; what is yielded before it is will be refused.
 
         Returns:
             Its name.
@@ -60,9 +69,9 @@ class Sources:
         self._count += 1
         name = name or f"source-{self._count}"
         if self._running:
-            self._start(name, source, from_id)
+            self._start(name, source, from_id, routing_table)
         else:
-            self._waiting.append((name, source, from_id))
+            self._waiting.append((name, source, from_id, routing_table))
         return name
 
     def cancel(self, name: str) -> None:
@@ -75,8 +84,8 @@ class Sources:
         """Begin to read."""
         self._running = True
         waiting, self._waiting = self._waiting, []
-        for name, source, from_id in waiting:
-            self._start(name, source, from_id)
+        for each in waiting:
+            self._start(*each)
 
     async def stop(self) -> None:
         """Stop reading all of them."""
@@ -88,15 +97,15 @@ class Sources:
         if tasks:
             await asyncio.wait(tasks, timeout=1.0)
 
-    def _start(self, name: str, source: AsyncIterable[Any], from_id: str) -> None:
-        task = asyncio.get_running_loop().create_task(self._read(name, source, from_id))
+    def _start(self, name: str, source: AsyncIterable[Any], from_id: str, routing_table: str | None) -> None:
+        task = asyncio.get_running_loop().create_task(self._read(name, source, from_id, routing_table))
         self._tasks[name] = task
         task.add_done_callback(lambda _: self._tasks.pop(name, None))
 
-    async def _read(self, name: str, source: AsyncIterable[Any], from_id: str) -> None:
+    async def _read(self, name: str, source: AsyncIterable[Any], from_id: str, routing_table: str | None) -> None:
         try:
             async for item in source:
-                if not await self._admit(name, item, from_id):
+                if not await self._admit(name, item, from_id, routing_table):
                     break
         except (Exception, asyncio.CancelledError, GeneratorExit) as exc:
             task = asyncio.current_task()
@@ -107,21 +116,23 @@ class Sources:
         else:
             self._tell(name, "ended", "")
 
-    async def _admit(self, name: str, item: Any, from_id: str) -> bool:
+    async def _admit(self, name: str, item: Any, from_id: str, routing_table: str | None) -> bool:
         try:
             if isinstance(item, bytes):
-                await self._ingress.admit_raw(item, None, from_id)
+                await self._ingress.admit_raw(item, None, from_id, routing_table=routing_table)
             elif isinstance(item, tuple) and len(item) == 2:
-                await self._ingress.admit(item[0], item[1], from_id=from_id, thread_id=None)
+                await self._ingress.admit(
+                    item[0], item[1], from_id=from_id, thread_id=None, routing_table=routing_table
+                )
             else:
                 raise TypeError(f"a source must yield bytes or (target, payload), not {type(item).__name__}")
         except PumpStopped:
             return False
         except (PipelineError, TypeError) as exc:
-            self._refuse(name, item, from_id, exc)
+            self._refuse(name, item, from_id, routing_table, exc)
         return True
 
-    def _refuse(self, name: str, item: Any, from_id: str, exc: Exception) -> None:
+    def _refuse(self, name: str, item: Any, from_id: str, routing_table: str | None, exc: Exception) -> None:
         detail = getattr(exc, "detail", "") or str(exc)
         logger.warning("source %s: item refused: %s", name, detail)
         self._dead_letters.add(
@@ -133,6 +144,7 @@ class Sources:
             code=getattr(exc, "code", "validation"),
             detail=detail,
             step="admission",
+            routing_table=routing_table,
         )
         self._tell(name, "refused", detail)
 

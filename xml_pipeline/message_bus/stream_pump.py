@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import datetime
-from collections.abc import AsyncIterable, AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Coroutine, Iterable, Mapping, Sequence
 from types import MappingProxyType
-from typing import Any, ClassVar, Self, TypeVar, overload
+from typing import Any, ClassVar, Self, TypeVar, cast, overload
 
-from xml_pipeline.config import ConfigLoader, Limits, ListenerConfig, OrganismConfig, Rate
-from xml_pipeline.errors import ConversationCancelled, PipelineError, PumpStopped, RoutingError, ValidationError
+from xml_pipeline.config import ConfigLoader, Limits, ListenerConfig, LLMConfig, OrganismConfig, Rate
+from xml_pipeline.errors import ConversationCancelled, PipelineError, PumpStopped, ValidationError
 from xml_pipeline.message_bus import pipeline
 from xml_pipeline.message_bus.conversation import ConversationStatus
 from xml_pipeline.message_bus.dead_letters import DeadLetters
@@ -29,8 +29,11 @@ from xml_pipeline.message_bus.lane import SlotGauge
 from xml_pipeline.message_bus.lifecycle import Lifecycle, PumpState
 from xml_pipeline.message_bus.listener import Handler, Listener, RepairMode, make_generic_listener, make_listener
 from xml_pipeline.message_bus.message_state import MessageState
+from xml_pipeline.message_bus.model_calls import ModelCalls
+from xml_pipeline.message_bus.orchestration import map_payloads, run_sequence
 from xml_pipeline.message_bus.patience import Patience
-from xml_pipeline.message_bus.reload import configured_listener, reload_config
+from xml_pipeline.message_bus.peer_tables import PeerTable
+from xml_pipeline.message_bus.reload import configured_listener, configured_peer_tables, reload_config
 from xml_pipeline.message_bus.routing import RoutingTable
 from xml_pipeline.message_bus.singleton import get_stream_pump, has_stream_pump, reset_stream_pump, set_stream_pump
 from xml_pipeline.message_bus.statistics import PumpStatistics, ShutdownReport, collect
@@ -42,7 +45,6 @@ from xml_pipeline.message_bus.steps.payload_validation import make_xsd_validatio
 from xml_pipeline.message_bus.steps.step import wrap_step
 from xml_pipeline.message_bus.steps.thread_assignment import assign_thread
 from xml_pipeline.message_bus.system_listeners import system_listeners
-from xml_pipeline.message_bus.usage import update_usage
 from xml_pipeline.primitives.boot import Boot
 from xml_pipeline.runtime import Runtime
 
@@ -91,7 +93,8 @@ class StreamPump:
         config_path: the file that `reload_config` reads.
         name: the organism's name.
         port: kept for the organism's servers.
-        llm_config, identity_path: not supported in this version.
+        llm_config: the model back ends, as a `LLMConfig` or a mapping with the keys of the ``llm`` section.
+        identity_path: not supported in this version.
         **limits: see `Limits`, e.g. ``max_concurrent_handlers=50``.
 
     Raises:
@@ -105,15 +108,14 @@ class StreamPump:
         *,
         name: str = "organism",
         port: int = 8765,
-        llm_config: dict[str, Any] | None = None,
+        llm_config: LLMConfig | Mapping[str, Any] | None = None,
         identity_path: str = "",
         **limits: Any,
     ) -> None:
         if config is None:
             Limits.of(**limits)  # refuses unknown names in the words of this call
-            config = OrganismConfig(
-                name=name, port=port, llm_config=llm_config or {}, identity_path=identity_path, **limits
-            )
+            models = cast("LLMConfig", llm_config or {})  # which the model makes of a mapping
+            config = OrganismConfig(name=name, port=port, identity_path=identity_path, llm_config=models, **limits)
         elif limits:
             config = config.with_limits(**limits)
         self._config = config
@@ -121,7 +123,8 @@ class StreamPump:
         self.runtime = Runtime(config.name)
         self.engine = Engine(config.limits, self.runtime)
         self._dispatcher = self.engine.dispatcher
-        self._lifecycle = Lifecycle(self.engine, lambda: pipeline.drive(self))
+        self.models = ModelCalls(self.runtime, config.llm_config)
+        self._lifecycle = Lifecycle(self.engine, lambda: pipeline.drive(self), self.models.close)
         self.runtime.put(self, StreamPump)
 
     @classmethod
@@ -155,6 +158,8 @@ class StreamPump:
         cpu_bound: bool = False,
         output_class: type | None = None,
         repair: RepairMode = "strict",
+        joins: bool = False,
+        model: str = "",
     ) -> Listener:
         """Register a listener.
 
@@ -176,6 +181,9 @@ class StreamPump:
             cpu_bound: not supported in this version.
             output_class: the class it answers with; every answer is checked.
             repair: ``"lenient"`` mends external envelopes to it that are not well-formed.
+            joins: answers and errors of its calls are delivered to it whatever their class, as to an agent; for a tool
+                that waits for several calls, see `Join`.
+            model: the model that an agent uses; default: that of ``llm_config``.
 
         Returns:
             The listener.
@@ -200,6 +208,8 @@ class StreamPump:
             cpu_bound=cpu_bound,
             output_class=output_class,
             repair=repair,
+            joins=joins,
+            model=model,
         )
         return self._add(listener)
 
@@ -251,8 +261,60 @@ class StreamPump:
         return listener
 
     def _swap(self, table: RoutingTable) -> None:
-        update_usage(table)
         self.engine.swap(table)
+
+    # -- peer tables --------------------------------------------------------------------------------------------
+
+    def register_peer_table(
+        self, name: str, peers: Mapping[str, Iterable[str]], parent: str | None = None
+    ) -> PeerTable:
+        """Register a peer table, for the ``routing_table`` of `inject` and its kin. See `PeerTables`.
+
+        Args:
+            name: any text that a listener could be called.
+            peers: for each listener, whom it may call, out of its own peers or its list in the parent. An empty list
+                means nobody; so does no list, but for tools that declare no peers.
+            parent: the name of a registered table that bounds this one.
+
+        Raises:
+            KeyError: the name is taken, or the parent is not registered.
+            ValueError: a peer exceeds the ceiling, or the parent is below this table.
+            TypeError: ``peers`` is not a mapping from names to lists of names.
+        """
+        return self.engine.peer_tables.register_peer_table(name, peers, parent)
+
+    def modify_peer_table(
+        self,
+        name: str,
+        listener_name: str,
+        *,
+        grant: Iterable[str] | None = None,
+        revoke: Iterable[str] | None = None,
+    ) -> list[str]:
+        """Change whom a listener may call in the conversations under a table, from their next call on.
+
+        Emits a `ReloadEvent`. The agent's usage instructions follow.
+
+        Args:
+            name: the table.
+            listener_name: whose list.
+            grant: names to add, within the ceiling.
+            revoke: names to take away; it wins over ``grant``.
+
+        Returns:
+            The listener's peers in this table, as they are now.
+
+        Raises:
+            KeyError: the table is not registered.
+            ValueError: a granted peer exceeds the ceiling; nothing was changed.
+            TypeError: an argument is not a list of names.
+        """
+        return self.engine.peer_tables.modify_peer_table(name, listener_name, grant=grant, revoke=revoke)
+
+    @property
+    def peer_tables(self) -> Mapping[str, PeerTable]:
+        """Peer tables by name; read-only, a snapshot."""
+        return self.engine.peer_tables.tables
 
     # -- messages -----------------------------------------------------------------------------------------------
 
@@ -268,7 +330,15 @@ class StreamPump:
     ) -> str: ...
 
     @overload
-    async def inject(self, target: bytes, payload: str | None = None, from_id: str = "external", /) -> str: ...
+    async def inject(
+        self,
+        target: bytes,
+        payload: str | None = None,
+        from_id: str = "external",
+        /,
+        *,
+        routing_table: str | None = None,
+    ) -> str: ...
 
     async def inject(
         self,
@@ -291,7 +361,8 @@ class StreamPump:
             thread_id: ``None`` begins a conversation. A new version-4 UUID begins one with that id. The id of a
                 conversation of the same sender, open or complete for less than ``thread_idle_ttl`` seconds, continues
                 it.
-            routing_table: a peer table that narrows the conversation.
+            routing_table: a peer table that narrows the conversation, for as long as it lives. A next turn is held to
+                it without naming it; naming another one is refused.
 
         Returns:
             The conversation's id. Give it to `wait`, `cancel`, or to the next `inject`.
@@ -300,7 +371,7 @@ class StreamPump:
             TypeError: the payload is no payload.
             ForgedMessage: ``from_id`` or ``thread_id`` is not the sender's.
             ValidationError: the payload cannot be written in XML, or is larger than ``max_message_bytes``.
-            RoutingError: there is no such peer table.
+            RoutingError: there is no such peer table, or the conversation that is continued has another one.
             PumpStopped: the pump is stopping or has stopped.
         """
         admitted = await self._admit(target, payload, from_id, thread_id, routing_table)
@@ -330,7 +401,7 @@ class StreamPump:
         *,
         from_id: str = "external",
         thread_id: str | None = None,
-        timeout: float = 30.0,
+        timeout: float | None = 30.0,
         routing_table: str | None = None,
     ) -> Any:
         """Send a message and return the first answer. Arguments and admission errors as `inject`.
@@ -338,7 +409,8 @@ class StreamPump:
         Handlers may use it too: it is a conversation of its own, and never a deadlock.
 
         Args:
-            timeout: seconds, waiting for admission included; then the conversation is cancelled.
+            timeout: seconds, waiting for admission included; then the conversation is cancelled. ``None``: no limit but
+                the listeners' own.
 
         Returns:
             The payload of the first answer.
@@ -387,6 +459,79 @@ class StreamPump:
             if not admitted.exchange.is_complete:
                 self.cancel(admitted.conversation.id)
 
+    async def sequence(
+        self,
+        steps: Iterable[str],
+        payload: Any,
+        *,
+        timeout: float = 30.0,
+        from_id: str = "external",
+        thread_id: str | None = None,
+        routing_table: str | None = None,
+    ) -> Any:
+        """Run listeners one after another: each step's answer is what the next one is given.
+
+        ``answer = await pump.sequence(["extract", "translate"], Document(text))``. The other arguments as `inject`.
+
+        Args:
+            steps: the listeners' names, in order.
+            payload: what the first step is given.
+            timeout: seconds for all steps together; 0 for no limit but the listeners' own.
+
+        Returns:
+            The payload that the last step answered.
+
+        Raises:
+            PipelineError: the error of the step that did not end well; ``target`` names it, ``detail`` says which of
+                the steps it is. Later steps have not been run.
+            TypeError: the steps are not names.
+        """
+        sender = {"from_id": from_id, "thread_id": thread_id, "routing_table": routing_table}
+        return await run_sequence(self, steps, payload, timeout, **sender)
+
+    async def map(
+        self,
+        target: str,
+        payloads: Iterable[Any],
+        *,
+        max_parallel: int = 10,
+        timeout: float = 0.0,
+        item_timeout: float = 30.0,
+        return_exceptions: bool = False,
+        from_id: str = "external",
+        thread_id: str | None = None,
+        routing_table: str | None = None,
+    ) -> list[Any]:
+        """Send many payloads to one listener in parallel, in one conversation. The other arguments as `inject`.
+
+        Args:
+            target: the listener's name.
+            payloads: what it is sent, one after another.
+            max_parallel: how many are under way at a time.
+            timeout: seconds for all together; what has not ended then fails with `DeadlineExceeded`. 0 for no limit.
+            item_timeout: seconds for each, from when it is sent; 0 for no limit but the listener's own.
+            return_exceptions: give the errors of payloads that failed in their places, like `asyncio.gather`.
+
+        Returns:
+            The answers, in the order of the payloads.
+
+        Raises:
+            PipelineError: the first payload's error, in their order, once all have ended, unless
+                ``return_exceptions``; or why the target could not be asked at all.
+        """
+        return await map_payloads(
+            self,
+            target,
+            payloads,
+            max_parallel=max_parallel,
+            timeout=timeout,
+            item_timeout=item_timeout,
+            return_exceptions=return_exceptions,
+            from_id=from_id,
+            thread_id=thread_id,
+            routing_table=routing_table,
+        )
+
     async def wait(self, thread: str, timeout: float = 30.0) -> Any:
         """What `request` returns or raises, for a conversation begun by `inject`: its latest message's first answer.
 
@@ -430,7 +575,7 @@ class StreamPump:
         engine.ledger.cancel_call(frame, error)
         return True
 
-    async def _admit(
+    def _admit(
         self,
         target: str | bytes | None,
         payload: Any,
@@ -440,47 +585,58 @@ class StreamPump:
         *,
         wait: bool = True,
         stream: bool = False,
-    ) -> Admitted:
+    ) -> Coroutine[Any, Any, Admitted]:
+        """The way in, to be awaited."""
         ingress = self.engine.ingress
         if isinstance(target, bytes):
-            if routing_table is not None:
-                raise RoutingError(f"peer table {routing_table!r} is not registered", step="admission")
             thread = payload if payload is not None else thread_id
-            return await ingress.admit_raw(target, thread, from_id, wait=wait, stream=stream)
+            return ingress.admit_raw(target, thread, from_id, routing_table=routing_table, wait=wait, stream=stream)
         if payload is None:
             raise TypeError("inject(target, payload): the payload is missing")
         if target is not None and not isinstance(target, str):
             raise TypeError(f"the target must be a name, not {type(target).__name__}")
-        return await ingress.admit(
+        return ingress.admit(
             target, payload, from_id=from_id, thread_id=thread_id, routing_table=routing_table, wait=wait, stream=stream
         )
 
-    def add_source(self, source: AsyncIterable[Any], from_id: str = "external", *, name: str = "") -> str:
+    def add_source(
+        self,
+        source: AsyncIterable[Any],
+        from_id: str = "external",
+        *,
+        name: str = "",
+        routing_table: str | None = None,
+    ) -> str:
         """Take messages from an async iterable too: envelopes as bytes, or ``(target, payload)``.
 
         They are admitted like everything from outside. A source that fails is reported as `SourceEvent`; the others go
-        on. Reading starts when the pump runs.
+        on. Reading starts when the pump runs. With a ``routing_table``, each is admitted as by `inject` with it.
 
         Returns:
             The source's name in events.
         """
-        return self.engine.sources.add(source, from_id=from_id, name=name)
+        return self.engine.sources.add(source, from_id=from_id, name=name, routing_table=routing_table)
 
     # -- lifecycle ----------------------------------------------------------------------------------------------
 
     async def start(self) -> None:
-        """Register the system listeners, open the root frame, and queue the boot message. Safe twice.
+        """Register the system listeners and the configuration's peer tables, open the root frame, and queue the boot
+        message. Safe twice.
 
         Raises:
+            ConfigurationError: a peer table does not fit the listeners; nothing was started.
             PumpStopped: it has stopped before; a pump starts once.
         """
         if self._lifecycle.state in (PumpState.DRAINING, PumpState.STOPPED):
             raise PumpStopped("a pump that has stopped cannot start again; make a new one", step="start")
         if self._lifecycle.state is not PumpState.NEW:
             return
-        self._lifecycle.state = PumpState.STARTED
         known = self.engine.table.listeners
-        self._swap(RoutingTable([*known.values(), *(each for each in system_listeners() if each.name not in known)]))
+        table = RoutingTable([*known.values(), *(each for each in system_listeners() if each.name not in known)])
+        peer_tables = configured_peer_tables(self.engine.peer_tables, self._config, table.listeners)
+        self._lifecycle.state = PumpState.STARTED
+        self._swap(table)
+        self.engine.peer_tables.install(peer_tables)
         self.engine.registry.initialize_root(self._config.name)
         users = sum(not listener.is_system for listener in self.engine.table.listeners.values())
         now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")

@@ -8,6 +8,8 @@ dots, and two conversations over the same listeners share nothing.
 
 from __future__ import annotations
 
+import asyncio
+import logging
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
@@ -42,7 +44,10 @@ __all__ = [
     "reset_registry",
 ]
 
+logger = logging.getLogger(__name__)
+
 _NO_FRAMES: Any = frozenset()
+_OPEN = FrameState.OPEN  # a look-up in the enum costs more than the comparison
 
 
 class ThreadRegistry:
@@ -67,7 +72,7 @@ class ThreadRegistry:
         self.thread_idle_ttl = thread_idle_ttl
         self.max_threads = max_threads
         self.ids = IdPool()
-        self.on_forget: Callable[[str], None] = _nothing
+        self.on_forget: Callable[[str], object] = _nothing
         """Called with the id of each conversation that is no longer remembered."""
         self.on_hold_released: Callable[[Frame], None] = _nothing
         self._clock = clock
@@ -231,6 +236,12 @@ class ThreadRegistry:
         )
         successor.tag = frame.tag
         successor.expect_answer = frame.expect_answer
+        successor.as_caller = frame.as_caller
+        handed_over_by = frame.listener
+        if handed_over_by is None or handed_over_by.is_system:
+            successor.delegators = frame.delegators
+        else:
+            successor.delegators = (*frame.delegators, handed_over_by)
         successor.alias = frame.alias
         if frame.parent is not None:
             frame.parent.open_children += 1
@@ -243,7 +254,7 @@ class ThreadRegistry:
 
     def close(self, frame: Frame, state: FrameState) -> None:
         """Close one frame. Its children are not touched; whoever closes it decides about them."""
-        if frame.state is not FrameState.OPEN:
+        if frame.state is not _OPEN:
             return
         frame.state = state
         self._frames.pop(frame.id, None)
@@ -259,6 +270,30 @@ class ThreadRegistry:
                 self.held -= frame.holds
         if frame.parent is not None:
             frame.parent.open_children -= 1
+        if frame.expiry is not None:
+            frame.expiry.cancel()
+            frame.expiry = None
+        if frame.on_close is not None:
+            callbacks, frame.on_close = frame.on_close, None
+            for callback in callbacks:
+                _called(callback)
+
+    def on_close(self, thread_id: str, callback: Callable[[], object]) -> None:
+        """Have something called when a frame closes, however it closes: the place to free what a handler keeps for it.
+
+        Args:
+            thread_id: ``metadata.thread_id`` of the handler's frame.
+            callback: a plain function without arguments. What it raises is logged.
+
+        Raises:
+            KeyError: the frame is not open.
+        """
+        frame = self._frames.get(thread_id)
+        if frame is None:
+            raise KeyError(f"thread {thread_id!r} is not open")
+        if frame.on_close is None:
+            frame.on_close = []
+        frame.on_close.append(callback)
 
     def frame(self, frame_id: str) -> Frame | None:
         """The open frame of this id."""
@@ -415,6 +450,13 @@ def _hand_children_to(holder: Frame | Conversation, frame: Frame) -> None:
         holder.children = children
     else:
         holder.children |= children
+
+
+def _called(callback: Callable[[], object]) -> None:
+    try:
+        callback()
+    except (Exception, asyncio.CancelledError):  # it is no task's own: nothing is awaited here
+        logger.exception("what was to be done when a frame closed failed")
 
 
 def _nothing(_: Any) -> None:

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 from xml_pipeline.runtime import current_runtime
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
 
 __all__ = ["TodoRegistry", "TodoWatcher", "get_todo_registry"]
 
@@ -58,6 +58,8 @@ class TodoRegistry:
     def __init__(self) -> None:
         self._watchers: dict[str, list[TodoWatcher]] = {}
         self._by_id: dict[str, TodoWatcher] = {}
+        self.watched: Mapping[str, object] = self._watchers
+        """By conversation; one of which nothing is awaited is not in it."""
 
     @property
     def active(self) -> bool:

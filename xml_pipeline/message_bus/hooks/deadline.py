@@ -14,8 +14,8 @@ __all__ = ["Deadline"]
 
 
 class Deadline(TurnHook):
-    """Sets ``metadata.deadline`` to the listener's timeout from now, or to the message's own deadline if that is
-    earlier; a message past its deadline is not started.
+    """Sets ``metadata.deadline`` to the listener's timeout from now, or to the message's or the call's own deadline if
+    that is earlier; a message past its deadline is not started.
 
     Args:
         table: gives the routing table in force: timeouts are read at check time, also for frames opened earlier.
@@ -41,4 +41,9 @@ class Deadline(TurnHook):
             if state.deadline <= now:
                 raise DeadlineExceeded("the message waited past its deadline", step="dispatch", target=listener.name)
             deadline = min(deadline, state.deadline)
+        if state.frame is not None and state.frame.expiry is not None:
+            expiry = state.frame.expiry.when
+            if expiry <= now:  # its timer is due, and would have come before this message if the loop had not been busy
+                raise DeadlineExceeded("the call waited past its time", step="dispatch", target=listener.name)
+            deadline = min(deadline, expiry)
         metadata.deadline = deadline

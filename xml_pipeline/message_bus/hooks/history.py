@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from time import time
+
 from xml_pipeline.envelope import payload_bytes
 from xml_pipeline.memory.context_buffer import ContextBuffer
 from xml_pipeline.message_bus.dispatch_hook import TurnHook
 from xml_pipeline.message_bus.message_state import HandlerMetadata, MessageState
-from xml_pipeline.message_bus.thread_registry import Conversation
 from xml_pipeline.strict_xml import canonical_bytes
 
 __all__ = ["History", "canonical_payload"]
@@ -14,6 +15,8 @@ __all__ = ["History", "canonical_payload"]
 
 class History(TurnHook):
     """Records payloads in their canonical form, so that nothing a handler does can change what was said.
+
+    A conversation's history goes when the registry forgets the conversation.
 
     Args:
         buffer: where they are kept.
@@ -26,22 +29,21 @@ class History(TurnHook):
         listener, payload = state.listener, state.payload_tree
         if listener is None or payload is None:
             return
-        self._buffer.record(
-            metadata.conversation_id,
+        codec = state.codec
+        record = (
             metadata.thread_id,
-            state.text.encode() if state.text else canonical_payload(state),
-            state.codec,
             metadata.from_id,
             listener.name,
-            state.codec.name if state.codec is not None else str(payload.tag),
+            codec.name if codec is not None else str(payload.tag),
+            state.text or canonical_payload(state),
+            codec,
             metadata.own_name,
             metadata.is_self_call,
             metadata.usage_instructions,
             metadata.todo_nudge,
+            time(),
         )
-
-    def complete(self, conversation: Conversation) -> None:
-        self._buffer.close_conversation(conversation.id)
+        self._buffer.add(metadata.conversation_id, record)
 
 
 def canonical_payload(state: MessageState) -> bytes:

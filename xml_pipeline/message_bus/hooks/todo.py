@@ -22,10 +22,8 @@ class Todo(TurnHook):
 
     def before(self, state: MessageState, metadata: HandlerMetadata) -> None:
         registry, listener = self._registry, state.listener
-        if not registry.active or listener is None or state.payload_tree is None:
-            return
         conversation_id = metadata.conversation_id
-        if not registry.has_watchers(conversation_id):
+        if conversation_id not in registry.watched or listener is None or state.payload_tree is None:
             return
         registry.check(conversation_id, state.payload_tree.tag, metadata.from_id, state.payload)
         if listener.is_agent:

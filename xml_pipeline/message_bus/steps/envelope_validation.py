@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from xml_pipeline.envelope import envelope_schema
+from xml_pipeline.envelope import envelope_schema, message_schema
 from xml_pipeline.errors import ValidationError
 from xml_pipeline.message_bus.steps.step import step
 
@@ -22,7 +22,7 @@ _MAX_LINE: Final = 300
 
 
 def validate_envelope(state: MessageState) -> MessageState:
-    """Check root name and structure of the envelope; payloads are only counted.
+    """Check root name and structure of the envelope; payloads are only counted, unless their class is known already.
 
     Raises:
         ValidationError: there is no tree, or it is an ``invalid envelope``: one line per schema error, at most ten.
@@ -30,6 +30,12 @@ def validate_envelope(state: MessageState) -> MessageState:
     tree = state.envelope_tree
     if tree is None:
         raise ValidationError("no envelope_tree")
+    codec = state.codec
+    if codec is not None and state.wire is state.own and message_schema(codec).validate(tree):
+        # Written by ourselves, for a class that is known: its payload is checked in the same pass.
+        state.envelope_is_valid = True
+        state.valid_under = codec
+        return state
     schema = envelope_schema()
     if not schema.validate(tree):
         raise ValidationError(f"invalid envelope\n{schema_errors(schema, tree)}")

@@ -69,12 +69,12 @@ def lift(function: Step) -> BatchStep:
     name = _name(function)
 
     def run_batch(batch: list[MessageState]) -> list[MessageState]:
-        for index, state in enumerate(batch):
+        for state in batch:
             if state.error is None:
                 try:
                     result = function(state)
                     if result is not state:
-                        batch[index] = checked(result, state, function)
+                        _replace(batch, state, checked(result, state, function))
                 except _THEIRS as error:
                     record_failure(state, error, name)
         return batch
@@ -84,6 +84,11 @@ def lift(function: Step) -> BatchStep:
 
 
 over_batch = lift
+
+
+def _replace(batch: list[MessageState], state: MessageState, other: MessageState) -> None:
+    # By identity, and not by counting along, which every message would pay for.
+    batch[next(index for index, each in enumerate(batch) if each is state)] = other
 
 
 def step(function: Step, name: str = "") -> AsyncStep:

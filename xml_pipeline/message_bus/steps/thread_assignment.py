@@ -36,8 +36,8 @@ def assign_thread(state: MessageState) -> MessageState:
     Raises:
         ValidationError: the id is not a canonical version-4 UUID. A note is added to ``metadata["diagnostics"]``.
     """
-    if state.origin is _INTERNAL:
-        return state  # the pump's own id, and the envelope was compared with it
+    if state.frame is not None or state.origin is _INTERNAL:
+        return state  # the registry's own id, and the envelope was compared with it
     thread = state.thread_id
     if thread is None:
         state.thread_id = str(uuid.uuid4())
