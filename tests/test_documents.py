@@ -110,6 +110,7 @@ BUILT: dict[str, tuple[str, ...]] = {
         "BackendError",
     ),
     "xml_pipeline.errors": ("PipelineError", "Overloaded", "NoAnswer"),
+    "xml_pipeline.mesh": ("AgentMesh", "AgentSpec", "AgentContract", "CatalogEntry", "KVEntry", "MeshError"),
     "third_party.xmlable": ("xmlify", "parse_element", "parse_bytes", "parse_string"),
     "xml_pipeline": ("StreamPump", "HandlerResponse", "HandlerMetadata", "bootstrap", "__version__"),
 }

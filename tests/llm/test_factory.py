@@ -76,7 +76,8 @@ def test_everything_that_is_wrong_is_told_at_once_and_no_key_with_it(monkeypatch
     with pytest.raises(ConfigurationError) as caught:
         make_router(config)
     lines = str(caught.value).splitlines()
-    assert [line.split(":")[0] for line in lines] == [f"llm.backends[{index}]" for index in (0, 2, 4)]
+    places = ["llm.backends[0]", "llm.backends[2]", "llm.backends[4].script[0].text"]
+    assert [line.split(":")[0] for line in lines] == places
     assert "the backend 'xai' cannot be used: API key required for xai" in lines[0]
     assert "NO_SUCH_KEY" in lines[1]
     assert KEY not in str(caught.value)
