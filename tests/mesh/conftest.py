@@ -1,0 +1,42 @@
+from __future__ import annotations
+
+import pytest
+
+from tests.mesh.kit import plain_peer
+from xml_pipeline.mesh import AgentMesh, EmbeddedServer
+
+
+@pytest.fixture
+async def server():
+    """A server that forgets everything with the test."""
+    async with EmbeddedServer() as server:
+        yield server
+
+
+@pytest.fixture
+async def lasting_server(tmp_path):
+    """A server that can be killed and started again on the same files and port."""
+    server = EmbeddedServer(tmp_path / "nats")
+    await server.start()
+    yield server
+    await server.stop()
+
+
+@pytest.fixture
+async def peer(server):
+    """A plain NATS client."""
+    async with plain_peer(server.url) as client:
+        yield client
+
+
+@pytest.fixture
+def host(server):
+    """A mesh object to serve agents, not entered yet."""
+    return AgentMesh(server.url, drain_timeout=5.0)
+
+
+@pytest.fixture
+async def mesh(server):
+    """A mesh object that asks."""
+    async with AgentMesh(server.url, drain_timeout=5.0) as mesh:
+        yield mesh

@@ -1,0 +1,82 @@
+"""A host of agents as a process of its own, to be killed, stopped and continued by tests."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import sys
+import textwrap
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+__all__ = ["hosting"]
+
+PROGRAM = """
+    import asyncio, sys
+    from collections.abc import AsyncIterator
+    from dataclasses import replace
+    from xml_pipeline.mesh import AgentMesh, AgentSpec
+
+    mesh = AgentMesh(sys.argv[1])
+    mesh._options = replace(mesh._options, lease=float(sys.argv[2]))
+
+    @mesh.agent(AgentSpec(name="a.slow"))
+    async def slow(seconds: float) -> str:
+        print("begun", flush=True)
+        await asyncio.sleep(seconds)
+        return mesh.instance_id
+
+    @mesh.agent(AgentSpec(name="a.chunks"))
+    async def chunks(size: int) -> AsyncIterator[str]:
+        chunk = "x" * size
+        while True:
+            yield chunk
+
+    @mesh.agent(AgentSpec(name="a.one"))
+    async def one(x: int) -> AsyncIterator[int]:
+        yield 1
+        await asyncio.sleep(60)
+
+    async def main():
+        async with mesh:
+            print(mesh.instance_id, flush=True)
+            await asyncio.Event().wait()
+
+    asyncio.run(main())
+"""
+
+NAMES = ("a.slow", "a.chunks", "a.one")
+
+
+class Hosting:
+    """The process, and the instance id of its mesh object."""
+
+    def __init__(self, process: asyncio.subprocess.Process, instance_id: str) -> None:
+        self.process = process
+        self.instance_id = instance_id
+
+    async def begun(self) -> None:
+        """Wait until its slow agent has begun with a request."""
+        assert self.process.stdout is not None
+        assert await self.process.stdout.readline() == b"begun\n"
+
+
+@contextlib.asynccontextmanager
+async def hosting(url: str, lease: float = 4.0) -> AsyncIterator[Hosting]:
+    """Run it until the end of the block; it is killed then, if it still runs."""
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-c",
+        textwrap.dedent(PROGRAM),
+        url,
+        str(lease),
+        stdout=asyncio.subprocess.PIPE,
+        cwd=Path(__file__).parents[2],
+    )
+    try:
+        assert process.stdout is not None
+        yield Hosting(process, (await process.stdout.readline()).decode().strip())
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()

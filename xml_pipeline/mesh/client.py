@@ -1,0 +1,172 @@
+"""`Client`: asking agents: one answer, a stream of chunks, or a request whose answer goes elsewhere."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import TYPE_CHECKING, Any
+
+from xml_pipeline.mesh import headers as h
+from xml_pipeline.mesh.credit import WINDOW, Window
+from xml_pipeline.mesh.errors import AgentDied, ConnectionLost, MeshError, NotAvailable, NotFound
+from xml_pipeline.mesh.inbound import Inbound
+from xml_pipeline.mesh.inflow import Inflow
+from xml_pipeline.mesh.job import Lending, current_job
+from xml_pipeline.mesh.payload import encode
+from xml_pipeline.mesh.protocol import Reply, ReplyKind, Request
+from xml_pipeline.mesh.subjects import agent_subject, cancel_subject, new_id, stream_subject
+from xml_pipeline.mesh.typed import ResultTypes
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator
+
+    from xml_pipeline.mesh.directory import Directory
+    from xml_pipeline.mesh.link import Link
+    from xml_pipeline.mesh.message import Message
+    from xml_pipeline.mesh.replies import Expected, Replies
+
+__all__ = ["Client"]
+
+_log = logging.getLogger(__name__)
+
+_AGAIN = 0.1  # seconds until an idempotent call is tried again where nobody serves the agent
+
+
+class Client:
+    """Asks agents.
+
+    Args:
+        link: the connection.
+        replies: where answers come.
+        directory: what is known of agents.
+        instance_id: this mesh object.
+    """
+
+    def __init__(self, link: Link, replies: Replies, directory: Directory, instance_id: str) -> None:
+        self._link = link
+        self._replies = replies
+        self._directory = directory
+        self._instance_id = instance_id
+        self._types = ResultTypes()
+
+    def subject_of(self, name: str) -> str:
+        """Where requests to an agent go.
+
+        Raises:
+            NotFound: no agent can have this name.
+        """
+        try:
+            return agent_subject(name)
+        except ValueError as error:
+            raise NotFound(str(error), agent=str(name)) from error
+
+    # -- one answer
+
+    async def call(
+        self, name: str, payload: Any, timeout: float, *, result_type: Any = None, idempotent: bool = False
+    ) -> Any:
+        """Ask an agent, and wait for its answer; see `AgentMesh.call`."""
+        subject = self.subject_of(name)
+        self._directory.check("call", name)
+        body = encode(payload)
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + timeout
+        job = current_job()
+        if job is None:
+            return await self._call_until(name, subject, body, deadline, result_type, idempotent)
+        if job.deadline is not None:
+            deadline = min(deadline, job.deadline)
+        async with Lending(job):
+            return await self._call_until(name, subject, body, deadline, result_type, idempotent)
+
+    async def _call_until(
+        self, name: str, subject: str, body: bytes, deadline: float, result_type: Any, idempotent: bool
+    ) -> Any:
+        loop = asyncio.get_running_loop()
+        while True:
+            left = deadline - loop.time()
+            try:
+                return await self._call_once(name, subject, body, left, result_type)
+            except (ConnectionLost, NotAvailable, AgentDied):
+                if not idempotent or deadline - loop.time() < _AGAIN:
+                    raise
+                await self._until_worth_trying(deadline)
+
+    async def _until_worth_trying(self, deadline: float) -> None:
+        loop = asyncio.get_running_loop()
+        if self._link.is_up:
+            await asyncio.sleep(_AGAIN)
+        else:
+            await self._link.wait_up(deadline - loop.time())
+
+    async def _call_once(self, name: str, subject: str, body: bytes, timeout: float, result_type: Any) -> Any:
+        request_id = new_id()
+        with self._replies.expect(subject, name) as expected:
+            request = Request(request_id, instance_id=self._instance_id, deadline=timeout, accept=expected.inbox)
+            try:
+                await self._link.publish(subject, body, expected.inbox, request.to_headers())
+                message = await expected.wait(timeout)
+            except asyncio.CancelledError:
+                self._cancel(request_id)
+                raise
+            except MeshError as error:
+                error.agent, error.request_id = name, request_id
+                raise
+        reply = Reply.read(message.headers, message.data)
+        if reply.kind is ReplyKind.ANSWER:
+            return self._types.read(message.data, result_type, agent=name, request_id=request_id)
+        raise self._refusal(reply, message, name, request_id)
+
+    def _refusal(self, reply: Reply, message: Message, name: str, request_id: str) -> MeshError:
+        if reply.kind is ReplyKind.NO_RESPONDERS:
+            return self._directory.absent(name, request_id)
+        return MeshError.from_wire(message.data, agent=name, request_id=request_id)
+
+    def _cancel(self, request_id: str) -> None:
+        """Tell the host that nobody waits any more; plain peers do not hear it."""
+        try:
+            self._link.publish_now(cancel_subject(request_id), b"")
+        except MeshError as error:
+            _log.debug("cancelling %s: %s", request_id, error)
+
+    # -- a stream of chunks
+
+    async def stream(
+        self, name: str, payload: Any, timeout: float, *, result_type: Any = None
+    ) -> AsyncGenerator[Any, None]:
+        """Ask an agent, and yield its chunks; see `AgentMesh.stream`."""
+        subject = self.subject_of(name)
+        self._directory.check("stream", name)
+        body = encode(payload)
+        request_id = new_id()
+        inbound = Inbound(f"the stream of {name}")
+        inflow = Inflow(name, request_id, inbound, timeout, Window(self._link, request_id))
+        with self._replies.expect(subject, name) as expected:
+            expected.add_done_callback(lambda: self._stop_stream(inbound, expected, name, request_id))
+
+            def arrived(message: Message) -> None:
+                if not expected.instance_id and message.headers:  # a plain host never says that it has the request
+                    expected.instance_id = message.headers.get(h.INSTANCE_ID, "")
+                inbound.put(message)
+
+            subscription = await self._link.subscribe(stream_subject(request_id), arrived)
+            request = Request(request_id, True, instance_id=self._instance_id, accept=expected.inbox, credit=WINDOW)
+            try:
+                await self._link.publish(subject, body, expected.inbox, request.to_headers())
+                while (chunk := await inflow.next()) is not None:
+                    yield self._types.read(chunk, result_type, agent=name, request_id=request_id)
+            finally:
+                if not inflow.is_over:
+                    self._cancel(request_id)
+                await subscription.close()
+
+    def _stop_stream(self, inbound: Inbound, expected: Expected, name: str, request_id: str) -> None:
+        """What comes to the reply inbox of a stream is never a chunk: it says why there will be none."""
+        outcome = expected.outcome
+        if isinstance(outcome, MeshError):
+            outcome.request_id = request_id
+            inbound.fail(outcome)
+        elif outcome is not None:
+            reply = Reply.read(outcome.headers, outcome.data)
+            if reply.kind in (ReplyKind.NO_RESPONDERS, ReplyKind.ERROR):
+                inbound.fail(self._refusal(reply, outcome, name, request_id))

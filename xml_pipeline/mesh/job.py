@@ -1,0 +1,133 @@
+"""`Job`: one request while this host has it, and which one the running code belongs to."""
+
+from __future__ import annotations
+
+import asyncio
+from contextvars import ContextVar
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from xml_pipeline.mesh.errors import MeshError
+    from xml_pipeline.mesh.message import Message
+    from xml_pipeline.mesh.protocol import Request
+    from xml_pipeline.mesh.slots import Slots
+
+__all__ = ["Job", "Lending", "current_job"]
+
+_CURRENT: ContextVar[Job | None] = ContextVar("mesh_job", default=None)
+
+
+def current_job() -> Job | None:
+    """The request that the running code handles; ``None`` outside of a handler."""
+    job = _CURRENT.get()
+    return job if job is not None and not job.is_over else None
+
+
+class Job:
+    """One request.
+
+    Args:
+        message: as it arrived.
+        request: what its headers ask.
+        slots: those of its agent.
+        deadline: in the loop's time, when its caller stops waiting; ``None`` if it does not.
+
+    Attributes:
+        has_slot: whether it holds one of the slots.
+        answered: whether its last word was sent.
+        is_over: whether its handler has ended.
+        reason: why this host gave it up, if it did.
+        task: that of its handler.
+    """
+
+    __slots__ = (
+        "answered",
+        "asking",
+        "deadline",
+        "has_slot",
+        "is_over",
+        "message",
+        "reason",
+        "request",
+        "slots",
+        "task",
+        "timer",
+    )
+
+    def __init__(self, message: Message, request: Request, slots: Slots[Job], deadline: float | None) -> None:
+        self.message = message
+        self.request = request
+        self.slots = slots
+        self.deadline = deadline
+        self.has_slot = False
+        self.answered = False
+        self.is_over = False
+        self.asking = 0
+        self.reason: MeshError | None = None
+        self.task: asyncio.Task[None] | None = None
+        self.timer: asyncio.TimerHandle | None = None
+
+    def begin(self) -> None:
+        """The code that runs in this task belongs to it from now on."""
+        _CURRENT.set(self)
+
+    def end(self) -> None:
+        """It is over, whatever tasks its handler left behind still do."""
+        self.is_over = True
+        if self.timer is not None:
+            self.timer.cancel()
+        if self.has_slot:
+            self.has_slot = False
+            self.slots.release()
+
+    def cancel(self, reason: MeshError) -> None:
+        """Cancel its handler.
+
+        Args:
+            reason: what it is answered with, unless it was answered already.
+        """
+        if self.reason is None:
+            self.reason = reason
+            if self.task is not None:
+                self.task.cancel()
+
+
+class Lending:
+    """While a handler only waits for another agent, others may have its slot.
+
+    Without it, an agent that handles one request at a time could never ask itself anything, nor anybody who asks it in
+    turn. Several such waits of one handler at the same time count as one.
+
+    Args:
+        job: the request whose handler waits.
+    """
+
+    __slots__ = ("_job",)
+
+    def __init__(self, job: Job) -> None:
+        self._job = job
+
+    async def __aenter__(self) -> None:
+        job = self._job
+        job.asking += 1
+        if job.has_slot:
+            job.has_slot = False
+            job.slots.release()
+
+    async def __aexit__(self, *_: object) -> None:
+        job = self._job
+        job.asking -= 1
+        if job.asking or job.is_over or job.has_slot:
+            return
+        got = asyncio.get_running_loop().create_future()
+
+        def resume() -> None:
+            job.has_slot = True
+            if not got.done():
+                got.set_result(None)
+
+        job.slots.come_back(resume)
+        try:
+            await got
+        finally:
+            job.slots.give_up(resume)

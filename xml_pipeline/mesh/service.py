@@ -1,0 +1,304 @@
+"""`Service`: one agent that takes requests, on this host.
+
+::
+
+    arrived --slot--> running --> answered
+       |  \\--no slot--> waiting --slot--> running
+       |                    \\--deadline, cancelled--> answered
+       \\--queue full--> answered (overloaded)
+
+Every request ends in exactly one answer to whoever asked, if there is a subject to send it to: also one that cannot be
+read, one that comes too late, one whose handler was cancelled or raised whatever there is to raise, and one whose
+answer is too large. Errors are copied to ``mesh.errors.<agent>``.
+
+What a handler raised stays in this host's log; the caller gets a general sentence, unless it is a `MeshError`, which is
+meant for it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import TYPE_CHECKING, Any
+
+from xml_pipeline.mesh.errors import (
+    CallCancelled,
+    ConnectionLost,
+    HandlerError,
+    InvalidInput,
+    MeshError,
+    MeshTimeout,
+    Overloaded,
+    PayloadTooLarge,
+    for_peers,
+)
+from xml_pipeline.mesh.job import Job
+from xml_pipeline.mesh.outflow import Outflow
+from xml_pipeline.mesh.preflight import mismatch_at_host
+from xml_pipeline.mesh.protocol import Reply, ReplyKind, Request
+from xml_pipeline.mesh.slots import Admission, Slots
+from xml_pipeline.mesh.subjects import agent_subject, errors_subject, queue_group
+
+if TYPE_CHECKING:
+    from xml_pipeline.mesh.agent import Agent
+    from xml_pipeline.mesh.link import Link, Subscription
+    from xml_pipeline.mesh.message import Message
+    from xml_pipeline.mesh.replies import Replies
+
+__all__ = ["Service"]
+
+_log = logging.getLogger(__name__)
+
+_RESEND = 5.0  # seconds for which an answer outlives a lost connection, when its caller named no deadline
+_FAREWELL = 2.0
+
+
+class Service:
+    """One agent that takes requests.
+
+    Args:
+        agent: which.
+        link: the connection.
+        replies: where the server says that nobody listens to a stream.
+        instance_id: this host.
+    """
+
+    def __init__(self, agent: Agent, link: Link, replies: Replies, instance_id: str) -> None:
+        self.agent = agent
+        self._link = link
+        self._replies = replies
+        self._instance_id = instance_id
+        self._jobs: dict[Job, None] = {}
+        self._slots: Slots[Job] = Slots(agent.spec.max_concurrency, agent.spec.max_queue, self._run)
+        self._subscription: Subscription | None = None
+        self._telling: set[asyncio.Task[None]] = set()
+        self._idle = asyncio.Event()
+        self._idle.set()
+
+    @property
+    def running(self) -> int:
+        """Requests whose handler runs."""
+        return len(self._jobs) - self._slots.waiting
+
+    @property
+    def waiting(self) -> int:
+        """Requests that wait for a slot."""
+        return self._slots.waiting
+
+    async def start(self) -> None:
+        """Begin to take requests."""
+        name = self.agent.name
+        self._subscription = await self._link.subscribe(agent_subject(name), self._arrived, queue_group(name))
+
+    async def stop(self, timeout: float) -> None:
+        """Leave the group, finish what was taken, answer it, and give up what is left at the deadline.
+
+        Args:
+            timeout: in seconds.
+        """
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + timeout
+        if self._subscription is not None:
+            # The server has sent requests that are still on the way; after draining, all of them have arrived.
+            await self._subscription.drain(max(_FAREWELL, timeout))
+            self._subscription = None
+        try:
+            await asyncio.wait_for(self._idle.wait(), max(0.0, deadline - loop.time()))
+        except TimeoutError:
+            self.cancel_all(CallCancelled("The host of the agent shuts down."))
+        tasks = [*self._telling, *(job.task for job in self._jobs if job.task is not None)]
+        if tasks:
+            _, stubborn = await asyncio.wait(tasks, timeout=_FAREWELL)
+            if stubborn:
+                _log.warning("%d handlers of %s do not end when they are cancelled", len(stubborn), self.agent.name)
+
+    def cancel_all(self, reason: CallCancelled) -> None:
+        """Give up everything that runs or waits."""
+        for job in list(self._jobs):
+            self._give_up(job, reason)
+
+    def cancel(self, request_id: str) -> None:
+        """The caller of this request gave it up."""
+        for job in list(self._jobs):
+            if job.request.request_id == request_id:
+                self._give_up(job, CallCancelled(request_id=request_id))
+
+    # -- arriving
+
+    def _arrived(self, message: Message) -> None:
+        request = Request.read(message.headers)
+        job = Job(message, request, self._slots, self._deadline(request))
+        self._jobs[job] = None
+        self._idle.clear()
+        admission = self._slots.admit(job)
+        if admission is Admission.RUN:
+            self._run(job)
+        elif admission is Admission.WAIT:
+            self._watch_deadline(job)
+            self._accept(job)
+        else:
+            job.reason = Overloaded()
+            job.task = asyncio.create_task(self._refuse(job))
+
+    def _deadline(self, request: Request) -> float | None:
+        limits = [limit for limit in (request.deadline, self.agent.spec.timeout) if limit is not None]
+        return asyncio.get_running_loop().time() + min(limits) if limits else None
+
+    def _run(self, job: Job) -> None:
+        job.has_slot = True
+        job.task = asyncio.create_task(self._handle(job))
+        if job.timer is None:
+            self._watch_deadline(job)
+            if job.request.accept:
+                # After the first step of the handler: one that is done by then need not say that it has begun.
+                asyncio.get_running_loop().call_soon(self._accept, job)
+
+    def _watch_deadline(self, job: Job) -> None:
+        if job.deadline is not None:
+            job.timer = asyncio.get_running_loop().call_at(job.deadline, self._expire, job)
+
+    def _accept(self, job: Job) -> None:
+        if job.request.accept and not job.answered and not job.is_over:
+            headers = Reply(ReplyKind.ACCEPTED, job.request.request_id, instance_id=self._instance_id).to_headers()
+            try:
+                self._link.publish_now(job.request.accept, b"", headers=headers)
+            except MeshError as error:
+                _log.debug("accepting a request: %s", error)
+
+    def _expire(self, job: Job) -> None:
+        self._give_up(job, MeshTimeout("The agent did not answer in time."))
+
+    def _give_up(self, job: Job, reason: MeshError) -> None:
+        if job.reason is not None or job.is_over:
+            return
+        if self._slots.withdraw(job):
+            job.reason = reason
+            job.task = asyncio.create_task(self._refuse(job))
+            return
+        job.cancel(reason)
+        # Its caller is told now, for the handler may take its time, or take no notice.
+        self._telling.add(task := asyncio.create_task(self._fail(job, reason)))
+        task.add_done_callback(self._telling.discard)
+
+    async def _refuse(self, job: Job) -> None:
+        try:
+            await self._fail(job, job.reason or Overloaded())
+        finally:
+            self._end(job)
+
+    def _end(self, job: Job) -> None:
+        job.end()
+        self._jobs.pop(job, None)
+        if not self._jobs:
+            self._idle.set()
+
+    # -- handling
+
+    async def _handle(self, job: Job) -> None:
+        job.begin()
+        try:
+            error = await self._outcome(job)
+            if error is not None:
+                await self._fail(job, error)
+        finally:
+            self._end(job)
+
+    async def _outcome(self, job: Job) -> MeshError | None:
+        """Run the handler and send what it gives; what went wrong, if anything did."""
+        try:
+            await self._perform(job)
+        except MeshError as error:
+            return job.reason or error
+        except asyncio.CancelledError:
+            return self._cancelled(job)
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:  # also SystemExit: a handler must not end its host
+            if job.reason is not None:
+                return job.reason
+            _log.exception("the handler of %s failed", self.agent.name, exc_info=error)
+            return HandlerError()
+        return None
+
+    def _cancelled(self, job: Job) -> MeshError:
+        task = asyncio.current_task()
+        asked = task is not None and task.cancelling() > 0
+        while task is not None and task.cancelling():
+            task.uncancel()  # it has still to answer
+        if job.reason is not None:
+            return job.reason
+        if asked:
+            return CallCancelled("The host of the agent shuts down.")
+        _log.error("the handler of %s raised CancelledError itself", self.agent.name)
+        return HandlerError()
+
+    async def _perform(self, job: Job) -> None:
+        handler = self.agent.handler
+        request = job.request
+        streams = handler.shape.streaming
+        if wrong := mismatch_at_host(self.agent.name, streams, request.streaming):
+            raise wrong
+        if request.streaming and not request.can_stream:
+            raise InvalidInput("A stream needs a request id of letters, digits, '_' and '-', at most 128.")
+        arguments = handler.arguments(job.message.data)
+        if streams:
+            await self._stream(job, arguments)
+            return
+        result = await handler.function(*arguments)
+        if job.reason is not None:
+            raise job.reason
+        await self._reply(job, handler.body_of(result))
+
+    async def _reply(self, job: Job, body: bytes) -> None:
+        reply = Reply(ReplyKind.ANSWER, job.request.request_id, self.agent.name, self._instance_id)
+        if job.message.reply:
+            await self._send(job, job.message.reply, body, reply.to_headers())
+        job.answered = True
+
+    async def _stream(self, job: Job, arguments: tuple[Any, ...]) -> None:
+        handler = self.agent.handler
+        async with Outflow(self._link, self._replies, job.request, self._instance_id) as outflow:
+            chunks = handler.function(*arguments)
+            try:
+                async for chunk in chunks:
+                    if job.reason is not None:
+                        raise job.reason
+                    await outflow.send(handler.body_of(chunk))
+            finally:
+                await chunks.aclose()
+            await outflow.end()
+        job.answered = True
+
+    # -- failing
+
+    async def _fail(self, job: Job, error: MeshError) -> None:
+        if job.answered:
+            return
+        job.answered = True
+        told = for_peers(error, agent=self.agent.name, request_id=job.request.request_id)
+        try:
+            await self._tell(job, told)
+        except PayloadTooLarge:
+            await self._tell(job, for_peers(HandlerError(), agent=self.agent.name, request_id=job.request.request_id))
+        except MeshError as lost:
+            _log.warning("a caller of %s could not be told of its error: %s", self.agent.name, lost)
+
+    async def _tell(self, job: Job, error: MeshError) -> None:
+        request = job.request
+        headers = Reply(ReplyKind.ERROR, request.request_id, instance_id=self._instance_id).to_headers()
+        body = error.to_json()
+        if request.streaming and request.can_stream:
+            await Outflow(self._link, self._replies, request, self._instance_id).fail(error)
+        elif job.message.reply:
+            await self._send(job, job.message.reply, body, headers)
+        await self._link.publish(errors_subject(self.agent.name), body, headers=headers)
+
+    async def _send(self, job: Job, subject: str, body: bytes, headers: dict[str, str]) -> None:
+        """Send an answer; where the connection is lost at this moment, when it is back, if that is in time."""
+        loop = asyncio.get_running_loop()
+        deadline = job.deadline if job.deadline is not None else loop.time() + _RESEND
+        while True:
+            try:
+                return await self._link.publish(subject, body, headers=headers)
+            except ConnectionLost:
+                await self._link.wait_up(max(0.0, deadline - loop.time()))
