@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Callable
+import logging
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -158,6 +159,16 @@ def test_the_usual_load_is_two_messages() -> None:
     assert PAIR.messages == 2
 
 
+@pytest.fixture
+def own_log_level() -> Iterator[None]:
+    """The command line turns the log down, for its own process."""
+    logger = logging.getLogger("xml_pipeline")
+    level = logger.level
+    yield
+    logger.setLevel(level)
+
+
+@pytest.mark.usefixtures("own_log_level")
 def test_the_command_line_writes_table_and_json(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = tmp_path / "made" / "figures.json"
     assert main(["steps", "--quick", "--rounds", "1", "--json", str(file)]) == 0

@@ -34,7 +34,6 @@ _PIECE = 128 * 1024  # what other clients use
 _AT_ONCE = 8  # pieces on their way
 _ROOM_FOR_HEADERS = 1024
 _LONGEST_NAME = 500
-_ATTEMPTS = 5
 _DIGEST = "SHA-256="
 _ROLLUP = {"Nats-Rollup": "sub"}
 
@@ -128,7 +127,7 @@ class ObjectStore:
         """
         subject = self._subject_of(name)
         damage = ""
-        for _ in range(_ATTEMPTS):
+        while True:
             found = await self._described(subject)
             if found is None or found.is_deleted:
                 raise ObjectNotFound(key=name)

@@ -220,7 +220,7 @@ def _check_seconds(what: str, seconds: object) -> None:
 def _check_call(call: object) -> None:
     if not isinstance(call, HandlerResponse):
         raise TypeError(f"a join makes calls, as HandlerResponse.call does, not of a {type(call).__name__}")
-    if call.is_response or call.is_delegation:
+    if call.is_delegation or call.is_response:
         raise TypeError("a join makes calls, as HandlerResponse.call does; it neither answers nor delegates")
     if call.timeout:
         _check_seconds("the timeout of a call", call.timeout)
