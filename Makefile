@@ -6,13 +6,12 @@ BIN := $(VENV)/bin
 # Named, because newer versions of ruff would also lay out the code in the documents, where space is dear.
 SOURCES := $(wildcard xml_pipeline third_party tests benchmarks config examples)
 
-.PHONY: help run test test-mesh check bench clean
+.PHONY: help run test check bench clean
 .DELETE_ON_ERROR:
 
 help:
 	@echo "make run      start the example organism, and show a first conversation; Ctrl-C stops it"
-	@echo "make test     run the tests, but those of the mesh"
-	@echo "make test-mesh  run the tests of the mesh, which is not complete"
+	@echo "make test     run the tests"
 	@echo "make check    run the linters and the type checker"
 	@echo "make bench    run the measurements"
 	@echo "make clean    remove .venv"
@@ -23,11 +22,7 @@ run: $(VENV)/.installed
 
 # With what else the tests talk to, so that none of them is skipped.
 test: $(VENV)/.installed-test,pydantic-ai
-	@$(BIN)/python -m pytest --ignore=tests/mesh $(ARGS)
-
-# Against real servers that are really killed. Apart as long as the mesh is not complete.
-test-mesh: $(VENV)/.installed-test,pydantic-ai
-	@$(BIN)/python -m pytest tests/mesh $(ARGS)
+	@$(BIN)/python -m pytest $(ARGS)
 
 check: $(VENV)/.installed-dev
 	@$(BIN)/ruff check $(SOURCES)

@@ -9,6 +9,7 @@
 ``orchestration``  sequences and buffers against the same calls made by hand, and cancelling many calls
 ``memory``         what is left of finished conversations
 ``fairness``       what a flooded agent does to another listener's latency
+``mesh``           calls, streams, keys and values against a plain NATS client, and against ``openagentmesh``
 =================  ===================================================================================================
 
 Read the ratios, not the microseconds: another machine, or another tenant of this one, moves both sides of a ratio.

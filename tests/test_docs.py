@@ -5,7 +5,8 @@ Fenced blocks, by their language and by the words behind it:
 ``python``
     Executed. The blocks of one page share a namespace, in order; ``await`` may stand at the top level. Functions called
     ``test_...`` are called, too. With ``file=NAME`` the block is also written to that file of the page's directory.
-    ``no-run`` leaves it out.
+    ``no-run`` leaves it out. On the pages about the mesh, ``mesh`` is a mesh object that is entered, on a server of its
+    own, and ``url`` where that server is.
 ``yaml``
     A whole organism is loaded, imports included; the modules are those of the page's ``file=`` blocks. The text of a
     ``refused`` or ``warned`` one is compared with the ``text`` block that follows. With ``file=NAME`` it is written
@@ -47,6 +48,11 @@ import pytest
 
 from xml_pipeline import errors
 from xml_pipeline.config import load_report, organism_json_schema, scope
+from xml_pipeline.mesh import AgentMesh
+from xml_pipeline.mesh import errors as mesh_errors
+from xml_pipeline.mesh.kv import KV
+from xml_pipeline.mesh.options import ConnectionOptions
+from xml_pipeline.mesh.spec import AgentSpec
 from xml_pipeline.message_bus import events
 from xml_pipeline.message_bus.message_state import HandlerMetadata, Outcome
 from xml_pipeline.message_bus.statistics import PumpStatistics
@@ -56,6 +62,7 @@ PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob
 FENCE = re.compile(r"^(?P<fence>```+)(?P<info>[^\n`]*)\n(?P<text>.*?)^(?P=fence)[ ]*$", re.MULTILINE | re.DOTALL)
 OURS = re.compile(r"(^|[|&;]\s*)(xml-pipeline|xp)\s")
 TIMES = re.compile(r"\d+(\.\d+)? (ms|s)\b")
+ADDRESS = re.compile(r"127\.0\.0\.1:\d+( \(process \d+\))?")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -133,7 +140,8 @@ def test_python_runs(page: Path, directory: Path) -> None:
     sys.modules[module.__name__] = module  # where dataclasses look for the names in annotations
     sys.path.insert(0, str(directory))
     called: set[str] = set()
-    with asyncio.Runner() as runner:
+    with asyncio.Runner() as runner, mesh_of(page, runner) as given:
+        module.__dict__.update(given)
         for block, following in zip(blocks, [*blocks[1:], None], strict=True):
             write_files([block], directory)
             if block.language != "python" or "no-run" in block.words:
@@ -145,6 +153,20 @@ def test_python_runs(page: Path, directory: Path) -> None:
                     runner.run(function())
             if following is not None and following.words[:1] == ("output",):
                 assert printed.strip() == following.text.strip(), following.place
+
+
+@contextlib.contextmanager
+def mesh_of(page: Path, runner: asyncio.Runner) -> Iterator[dict[str, object]]:
+    """What the blocks of a page about the mesh take for granted."""
+    if not page.stem.startswith(("mesh", "bridge")):
+        yield {}
+        return
+    local = AgentMesh.local()
+    mesh = runner.run(local.__aenter__())
+    try:
+        yield {"mesh": mesh, "url": mesh.url}
+    finally:
+        runner.run(local.__aexit__(None, None, None))
 
 
 def execute(block: Block, namespace: dict[str, Any], runner: asyncio.Runner) -> str:
@@ -203,6 +225,8 @@ def test_a_yaml_block_is_an_organism() -> None:
 RUNNER = """\
 import subprocess, sys
 from xml_pipeline.cli.main import main
+if sys.argv[1:3] == ["mesh", "up"]:
+    sys.argv += ["--port", "0"]  # another one than 4222, which may be somebody's
 if sys.argv[1:2] != ["run"] or "--help" in sys.argv:
     sys.exit(main())
 # `run` ends when it is told to: once it is up, and its first message is answered
@@ -272,6 +296,8 @@ def run_commands(commands: list[Command], directory: Path) -> list[tuple[int, st
         "PYTHONDONTWRITEBYTECODE": "1",
         "NO_COLOR": "1",
         "COLUMNS": "200",
+        "XDG_STATE_HOME": str(directory / "state"),  # where `mesh up` remembers what it has started
+        "OAM_URL": "",
     }
     with subprocess.Popen(
         ["bash", "-c", "exec 2>&1\n" + "\n".join(script)],
@@ -287,6 +313,10 @@ def run_commands(commands: list[Command], directory: Path) -> list[tuple[int, st
         except BaseException:
             os.killpg(shell.pid, signal.SIGKILL)  # the shell, and a command of ours that does not end
             raise
+        finally:
+            if (directory / "state").exists():
+                down = [str(programs / "xp"), "mesh", "down"]
+                subprocess.run(down, env=environment, capture_output=True, check=False)
     *parts, rest = re.split(rf"{mark} (\d+)\n", printed)
     assert not rest.strip(), rest
     return [(int(code), printed) for printed, code in zip(parts[::2], parts[1::2], strict=True)]
@@ -301,7 +331,8 @@ def assert_shown(command: Command, printed: str) -> None:
 
 
 def alike(line: str) -> str:
-    return " ".join(TIMES.sub("TIME", line).replace("(uvloop)", "(asyncio)").split())
+    line = ADDRESS.sub("127.0.0.1:4222", TIMES.sub("TIME", line))
+    return " ".join(line.replace("(uvloop)", "(asyncio)").split())
 
 
 # -- links, names, targets --------------------------------------------------------------------------------------------
@@ -485,22 +516,29 @@ def test_the_statistics_are_described() -> None:
     assert [names_in(row[0])[0] for row in rows] == list(PumpStatistics._fields)
 
 
+def verbs_of(group: Any, before: str = "") -> Iterator[tuple[str, Any]]:
+    """Every command, and the words that lead to it."""
+    for word, command in group.commands.items():
+        if hasattr(command, "commands"):
+            yield from verbs_of(command, f"{before}{word} ")
+        else:
+            yield f"{before}{word}", command
+
+
 def test_every_option_of_every_command_is_described() -> None:
     import typer
 
     from xml_pipeline.cli.main import app
 
-    group: Any = typer.main.get_command(app)
-    verbs = {**group.commands, **{f"schema {k}": v for k, v in group.commands["schema"].commands.items()}}
-    del verbs["schema"]
-    for verb, command in verbs.items():
+    for verb, command in verbs_of(typer.main.get_command(app)):
         told = [name for row in table("docs/cli.md", f"xml-pipeline {verb}") for name in names_in(row[0])]
         known = []
         for parameter in command.params:
             if parameter.name == "help":
                 continue
             is_argument = parameter.param_type_name == "argument"
-            known += [parameter.metavar or parameter.name.upper()] if is_argument else parameter.opts
+            options = [*parameter.opts, *parameter.secondary_opts]
+            known += [parameter.metavar or parameter.name.upper()] if is_argument else options
         assert sorted(name.split()[0].strip("[]") for name in told) == sorted(name.strip("[]") for name in known), verb
 
 
@@ -515,6 +553,43 @@ def test_the_benchmarks_are_described() -> None:
     assigned = {node.target.id: node.value for node in tree.body if isinstance(node, ast.AnnAssign)}
     names = [key.value for which in ("_CASES", "_ROWS") for key in assigned[which].keys]
     assert [names_in(row[0])[0] for row in table("docs/performance.md", "What is measured")] == names
+
+
+def public_names(cls: type) -> set[str]:
+    return {name for name in vars(cls) if not name.startswith("_")}
+
+
+def test_every_error_of_the_mesh_is_listed() -> None:
+    told = {names_in(row[0])[0]: names_in(row[1])[0] for row in table("docs/mesh.md", "Errors")}
+    classes = [cls for name in mesh_errors.__all__ if isinstance(cls := getattr(mesh_errors, name), type)]
+    assert told == {cls.__name__: cls.default_code for cls in classes}
+
+
+def test_every_verb_of_the_mesh_is_listed() -> None:
+    names = [name for row in table("docs/mesh.md", "All verbs") for name in names_in(row[0])]
+    told = {name.removeprefix("AgentMesh.").partition("(")[0] for name in names}
+    extensions = {"parts", "connecting_to"}
+    assert told | extensions == public_names(AgentMesh)
+
+
+def test_every_verb_of_keys_and_values_is_listed() -> None:
+    told = {name.partition("(")[0] for row in table("docs/mesh-state.md", "All verbs") for name in names_in(row[0])}
+    assert told == public_names(KV)
+
+
+def test_every_field_of_a_spec_is_listed_with_its_default() -> None:
+    told = {names_in(row[0])[0]: row[1] for row in table("docs/mesh.md", "AgentSpec")}
+    assert told == {
+        name: "required" if field.is_required() else default_text(field.get_default(call_default_factory=True))
+        for name, field in AgentSpec.model_fields.items()
+    }
+
+
+def test_the_times_of_a_connection_are_right() -> None:
+    told = {names_in(row[0])[0]: row[1] for row in table("docs/mesh-operations.md", "Times")}
+    defaults = {field.name: field.default for field in dataclasses.fields(ConnectionOptions)}
+    assert told == {name: f"{defaults[name]:g} s" for name in told}
+    assert {"connect_timeout", "ping_interval", "ping_timeout", "first_delay", "longest_delay", "lease"} == set(told)
 
 
 # -- style ------------------------------------------------------------------------------------------------------------

@@ -111,6 +111,24 @@ BUILT: dict[str, tuple[str, ...]] = {
     ),
     "xml_pipeline.errors": ("PipelineError", "Overloaded", "NoAnswer"),
     "xml_pipeline.mesh": ("AgentMesh", "AgentSpec", "AgentContract", "CatalogEntry", "KVEntry", "MeshError"),
+    "xml_pipeline.crypto": ("Identity", "Policy", "Reason", "SignatureRefused", "TrustStore", "Verifier", "sign"),
+    "xml_pipeline.crypto.identity": (
+        "Identity",
+        "IdentityError",
+        "generate_identity",
+        "load_public_key",
+        "verify_with_public_key",
+    ),
+    "xml_pipeline.crypto.signing": (
+        "SIGNATURE_NAMESPACE",
+        "SignatureError",
+        "sign_envelope",
+        "verify_envelope",
+        "verify_envelope_with_identity",
+        "extract_signature",
+        "is_signed",
+        "strip_signature",
+    ),
     "third_party.xmlable": ("xmlify", "parse_element", "parse_bytes", "parse_string"),
     "xml_pipeline": ("StreamPump", "HandlerResponse", "HandlerMetadata", "bootstrap", "__version__"),
 }
@@ -119,9 +137,6 @@ BUILT: dict[str, tuple[str, ...]] = {
 TO_COME: dict[str, str] = {
     "xml_pipeline.message_bus.worker": "the process pool for cpu_bound listeners",
     "xml_pipeline.memory.shared_backend": "shared backends",
-    "xml_pipeline.crypto": "identities and signatures",
-    "xml_pipeline.crypto.identity": "identities and signatures",
-    "xml_pipeline.crypto.signing": "identities and signatures",
 }
 
 

@@ -40,6 +40,7 @@ if TYPE_CHECKING:
 __all__ = [
     "ENVELOPE_NAMESPACE",
     "build_envelope",
+    "canonical_elements",
     "element_name",
     "envelope_schema",
     "envelope_to_bytes",
@@ -160,7 +161,7 @@ def _escape_mark_up(text: str) -> str:
     return text
 
 
-def message_text(payload_text: str, from_xml: str, to_xml: str | None, thread_id: str) -> bytes:
+def message_text(payload_text: str, from_xml: str, to_xml: str | None, thread_id: str, extensions: str = "") -> bytes:
     """The canonical bytes of an envelope around a payload that is canonical already. Checks nothing: the hot path.
 
     Args:
@@ -168,14 +169,15 @@ def message_text(payload_text: str, from_xml: str, to_xml: str | None, thread_id
         from_xml: the sender's name, already escaped (`escape_text`).
         to_xml: the receiver's name, already escaped; ``None`` leaves ``to`` out.
         thread_id: the thread's id, a canonical UUID.
+        extensions: further elements of ``meta``, as canonical text; each in a namespace other than the envelope's.
 
     Returns:
         UTF-8 bytes, which are their own exclusive canonical form.
     """
     to = "" if to_xml is None else f"<to>{to_xml}</to>"
     return (
-        f'<message xmlns="{ENVELOPE_NAMESPACE}"><meta><from>{from_xml}</from>{to}<thread>{thread_id}</thread></meta>'
-        f"{payload_text}</message>"
+        f'<message xmlns="{ENVELOPE_NAMESPACE}"><meta><from>{from_xml}</from>{to}<thread>{thread_id}</thread>'
+        f"{extensions}</meta>{payload_text}</message>"
     ).encode()
 
 
@@ -185,6 +187,7 @@ def build_envelope(
     thread_id: str,
     to_id: str | None = None,
     extensions: Iterable[_Element] = (),
+    further: Iterable[_Element] = (),
 ) -> _Element:
     """Build an envelope around any payload.
 
@@ -197,6 +200,7 @@ def build_envelope(
         thread_id: the thread's id.
         to_id: the receiver's name; ``None`` leaves ``to`` out.
         extensions: elements to append to ``meta``; each must be in a namespace other than the envelope's.
+        further: more payloads, to stand behind the first.
 
     Returns:
         The root of a new tree.
@@ -209,8 +213,21 @@ def build_envelope(
     to = "" if to_id is None else f"<to>{escape_text(to_id)}</to>"
     head = f'<message xmlns="{ENVELOPE_NAMESPACE}"><meta><from>{escape_text(from_id)}</from>{to}'
     head += f"<thread>{escape_text(thread_id)}</thread>"
-    extras = b"".join(_graft(_foreign(extension)) for extension in extensions)
-    return parse_strict(head.encode() + extras + _META_END + _graft(element) + _CANONICAL_END)
+    extras = canonical_elements(extensions).encode()
+    payloads = b"".join(_graft(each) for each in (element, *further))
+    return parse_strict(head.encode() + extras + _META_END + payloads + _CANONICAL_END)
+
+
+def canonical_elements(extensions: Iterable[_Element]) -> str:
+    """The text of elements for ``meta``, for `message_text`.
+
+    Args:
+        extensions: each in a namespace other than the envelope's, best as a default namespace.
+
+    Raises:
+        ValidationError: one is in no namespace, or in the envelope's.
+    """
+    return b"".join(_graft(_foreign(extension)) for extension in extensions).decode()
 
 
 def envelope_to_bytes(envelope: _Element, *, declaration: bool = True) -> bytes:

@@ -47,11 +47,11 @@ class Result:
 
 
 class Zygote:
-    """Runs commands, see ``zygote.py``."""
+    """Runs commands, see ``zygote.py``; another script may have imported more."""
 
-    def __init__(self) -> None:
+    def __init__(self, script: str | Path = "zygote.py") -> None:
         self._process = subprocess.Popen(
-            [sys.executable, str(Path(__file__).with_name("zygote.py"))],
+            [sys.executable, str(Path(__file__).parent / script)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             env=ENVIRONMENT,

@@ -10,7 +10,7 @@ import pytest
 
 from .conftest import ENVIRONMENT, ROOT
 
-VERBS = ("new", "check", "run", "send", "schema", "version")
+VERBS = ("new", "check", "run", "send", "schema", "version", "mesh", "tail", "keygen")
 
 
 def test_help_lists_the_verbs(cli):

@@ -89,7 +89,7 @@ def test_everything_is_told_at_once_in_the_order_of_the_file(organism: Organism)
     text = """max_concurent_handlers: 5
 max_hops: true
 organism: {name: test, port: 70000}
-mesh: {key: "${NOT_SET}"}
+gateways: {key: "${NOT_SET}"}
 listeners:
 - name: greeter
   payload_class: handlers.Greeting
@@ -113,7 +113,7 @@ listeners:
         "1:1 max_concurent_handlers: unknown key, did you mean 'max_concurrent_handlers'?",
         "2:11 max_hops: must be a whole number, not true",
         "3:30 organism.port: Invalid port 70000: ports are 1 to 65535",
-        "4:1 mesh: not supported in this version",
+        "4:1 gateways: not supported in this version",
         "8:12 listeners[0].handler: module 'handlers' has no attribute 'gret', did you mean 'greet'?",
         "10:11 listeners[0].peers[0]: no listener or group is called 'shoutr', did you mean 'shouter'?",
         "11:3 listeners[1].description: is missing: say in a sentence what the listener is for, "
@@ -223,7 +223,7 @@ def test_both_spellings_of_a_timeout_are_one_too_many(organism: Organism) -> Non
         ("name: greeter", "naem: greeter", None),
         ("{name: test}", "{name: test, port: 0}", "1:30 organism.port: Invalid port 0: ports are 1 to 65535"),
         ("{name: test}", "{name: test, port: 1.5}", "1:30 organism.port: must be a whole number, not 1.5"),
-        ("{name: test}", "{name: test, identity: k.pem}", "1:24 organism.identity: not supported in this version"),
+        ("{name: test}", "{name: test, identity: 5}", "1:34 organism.identity: must be text, not 5"),
         ("{name: test}", "{name: test, tls: {cert: \"${X}\"}}", "1:24 organism.tls: not supported in this version"),
         ("{name: test}", "{name: test, max_tokens_per_thread: 0}", "1:47 organism.max_tokens_per_thread: "
          "must be at least 1, not 0"),
@@ -252,7 +252,7 @@ def test_a_wrong_value_is_told_with_its_place(organism: Organism, old: str, new:
     ("line", "problem"),
     [
         *((f"{key}: {{a: 1}}", f"1:1 {key}: not supported in this version")
-          for key in ("process_pool", "mesh", "meta", "gateways")),
+          for key in ("process_pool", "meta", "gateways")),
         *((f"{key}: {{a: '${{X}}'}}", f"1:1 {key}: not supported, and out of scope for good")
           for key in ("oob", "auth", "network", "tools", "shell", "compiler")),
         ("llm:", "1:1 llm: is blank, must be a mapping of keys to values"),
@@ -285,7 +285,7 @@ def test_a_wrong_key_at_the_top_is_told_with_its_place(organism: Organism, line:
     [
         (
             "organism: {name: test, max_queue: 5}\nlisteners: []\n",
-            "1:24 organism.max_queue: unknown key here; 'max_queue' belongs at the top level of the file",
+            "1:24 organism.max_queue: unknown key here; 'max_queue' belongs at the top level of the file, or in an entry of 'mesh.expose'",
         ),
         (
             "organism: {name: test}\nport: 8000\nlisteners: []\n",
@@ -308,7 +308,7 @@ def test_a_key_of_another_section_is_told_where_it_belongs(organism: Organism, t
         ("backends: []", "under 'llm'"),
         ("provider: xai", "in an entry of 'llm.backends'"),
         ("parent: x", "in an entry of 'peer_tables'"),
-        ("listener: x", "in one of a peer table's 'entries'"),
+        ("listener: x", "in one of a peer table's 'entries', or in an entry of 'mesh.expose'"),
         ("model: m", "in an entry of 'listeners', or under 'llm'"),
         ("name: x", "under 'organism', or in an entry of 'listeners'"),
     ],

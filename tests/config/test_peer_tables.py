@@ -98,8 +98,8 @@ def test_what_is_within_the_ceiling_is_fine(organism: Organism) -> None:
          "'listeners', or in one of a peer table's 'entries'"]),
         (["{entries: []}"], ["12:3 peer_tables[0].name: is missing"]),
         (["{name: x, entries: }"], ["12:13 peer_tables[0].entries: is blank, must be a list"]),
-        (["{name: x, entries: [{peers: []}]}"], ["12:23 peer_tables[0].entries[0].listener: is missing: the listener "
-         "whose peers it lists"]),
+        (["{name: x, entries: [{peers: []}]}"], ["12:23 peer_tables[0].entries[0].listener: is missing: the listener's "
+         "name"]),
         (["{name: x, entries: [{listener: a}]}"], ["12:23 peer_tables[0].entries[0].peers: is missing: whom the "
          "listener may call, [] for nobody"]),
         (["{name: x, os_user: y}"], ["12:13 peer_tables[0].os_user: not supported, and out of scope for good"]),

@@ -81,6 +81,7 @@ def test_a_name_in_another_case_is_another_name() -> None:
         ({"concurrency": 5}, "concurrency"),
         ({"rate": "5/s"}, "rate"),
         ({"ordered": False}, "ordered"),
+        ({"joins": True}, "joins"),
         ({"repair": "lenient"}, "repair"),
         ({"handler_sha256": "0" * 64}, "handler_sha256"),
     ],

@@ -145,7 +145,7 @@ BAD = [
     "organism: {name: a, port: 0}\n",
     "organism: {name: a, port: 65536}\n",
     "organism: {name: a, port: '80'}\n",
-    "organism: {name: a, identity: key.pem}\n",
+    "organism: {name: a, identity: 5}\n",
     "organism: {name: a}\nlisteners:\n",
     "organism: {name: a}\nlisteners: {}\n",
     *(

@@ -9,9 +9,8 @@ from xml_pipeline.config.scope import out_of_scope
 @pytest.mark.parametrize(
     "path",
     [
-        ("mesh",),
+        ("gateways",),
         ("process_pool",),
-        ("organism", "identity"),
         ("organism", "tls"),
         ("backend", "redis_url"),
         ("backend_type",),

@@ -3,7 +3,14 @@ from __future__ import annotations
 import pytest
 
 from tests.mesh.kit import plain_peer
-from xml_pipeline.mesh import AgentMesh, EmbeddedServer
+from xml_pipeline.mesh import AgentMesh, EmbeddedServer, bucket_watch, kv_cursor
+
+
+@pytest.fixture
+def quick_heartbeat(monkeypatch):
+    """Watches find out quickly that they hear nothing any more; to be named before whatever begins them."""
+    monkeypatch.setattr(bucket_watch, "_HEARTBEAT", 0.2)
+    monkeypatch.setattr(kv_cursor, "_HEARTBEAT", 0.2)
 
 
 @pytest.fixture

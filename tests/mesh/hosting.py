@@ -9,7 +9,7 @@ import textwrap
 from collections.abc import AsyncIterator
 from pathlib import Path
 
-__all__ = ["hosting"]
+__all__ = ["NAMES", "RELEASE", "Hosting", "hosting"]
 
 PROGRAM = """
     import asyncio, sys
@@ -19,11 +19,13 @@ PROGRAM = """
 
     mesh = AgentMesh(sys.argv[1])
     mesh._options = replace(mesh._options, lease=float(sys.argv[2]))
+    released = asyncio.Event()
 
     @mesh.agent(AgentSpec(name="a.slow"))
     async def slow(seconds: float) -> str:
         print("begun", flush=True)
-        await asyncio.sleep(seconds)
+        if seconds:
+            await asyncio.wait([asyncio.ensure_future(released.wait())], timeout=seconds)
         return mesh.instance_id
 
     @mesh.agent(AgentSpec(name="a.chunks"))
@@ -39,12 +41,15 @@ PROGRAM = """
 
     async def main():
         async with mesh:
+            await mesh.parts.link.subscribe("test.release", lambda message: released.set())
+            await mesh.parts.link.flush()
             print(mesh.instance_id, flush=True)
             await asyncio.Event().wait()
 
     asyncio.run(main())
 """
 
+RELEASE = "test.release"  # published to, it ends what the slow agent does
 NAMES = ("a.slow", "a.chunks", "a.one")
 
 

@@ -4,6 +4,7 @@ import asyncio
 
 import pytest
 
+from tests.mesh.kit import spin
 from xml_pipeline.mesh import KVConflict, KVInvalidKey, StorageError
 from xml_pipeline.mesh.bucket import Bucket, check_key
 from xml_pipeline.mesh.bucket_watch import BucketWatch
@@ -217,3 +218,72 @@ async def test_a_message_that_was_lost_on_the_way_is_fetched(store):
         await store.bucket.put(key, b"")
     assert [await store.next(), await store.next()] == ["lost", "next"]
     assert len(dropped) == 1
+
+
+async def consumers(store) -> list[str]:
+    return (await store.jetstream.api("CONSUMER.NAMES.KV_mesh-test"))["consumers"] or []
+
+
+async def test_stopping_leaves_nothing_on_the_server(store):
+    watch = await store.watch()
+    assert len(await consumers(store)) == 1
+    await watch.stop()
+    assert await consumers(store) == []
+    await store.bucket.put("a", b"1")
+    await store.link.flush()
+    assert store.seen.empty()
+
+
+async def test_it_can_be_stopped_by_several_at_the_same_time_and_while_it_begins(store):
+    watch = await store.watch()
+    first = asyncio.create_task(watch.stop())
+    await spin(lambda: not watch._name)  # it waits for the server
+    await watch.stop()
+    assert first.done(), "whoever stops it finds it stopped"
+    await asyncio.gather(*(watch.stop() for _ in range(3)))
+    again = BucketWatch(store.link, store.bucket, ">", lambda entry: None)
+    starting = asyncio.create_task(again.start())
+    await asyncio.sleep(0)
+    starting.cancel()
+    await asyncio.gather(starting, again.stop(), return_exceptions=True)
+    assert await consumers(store) == []
+    assert watch._trouble.set not in store.link.on_restored
+    assert again._trouble.set not in store.link.on_restored
+
+
+@pytest.mark.parametrize("turns", range(5))
+async def test_it_stops_also_in_the_moment_in_which_something_happens(store, turns):
+    """Python 3.11's `asyncio.wait_for` may lose a cancellation that comes together with what it waits for."""
+    watch = await store.watch()
+    for _ in range(5):
+        await asyncio.sleep(0)
+    watch._trouble.set()
+    for _ in range(turns):
+        await asyncio.sleep(0)
+    async with asyncio.timeout(20):
+        await watch.stop()
+    assert await consumers(store) == []
+
+
+async def test_it_is_stopped_without_a_server_too(store, lasting_server):
+    watch = await store.watch()
+    lasting_server.kill()
+    await lasting_server.wait()
+    await lasting_server.stop()
+    await watch.stop()
+    assert watch._task is None
+
+
+async def test_what_begins_in_vain_leaves_nothing_behind(store):
+    """Its end is not waited for any more while the first keys are still on their way."""
+    await store.bucket.put("a", b"1")
+    watch = BucketWatch(store.link, store.bucket, ">", lambda entry: None)
+    watch._arrived = lambda consumer, message: None
+    starting = asyncio.create_task(watch.start())
+    while not await consumers(store):  # noqa: ASYNC110  # each look is a round trip
+        await asyncio.sleep(0)
+    starting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await starting
+    assert await consumers(store) == []
+    assert watch._task is None

@@ -335,6 +335,21 @@ async def test_cancelling_a_call_cancels_its_handler(host, mesh, peer):
         assert b'"cancelled"' in (await errors.next()).data
 
 
+async def test_what_is_cancelled_before_its_handler_has_begun_leaves_its_slot(host, peer):
+    """Request and cancellation come in one piece."""
+    echo_on(host, max_concurrency=2)
+    async with host:
+        for number in range(4):
+            headers = {"X-Mesh-Request-Id": f"rid-{number}"}
+            answers = await Tap.on(peer, f"answers.{number}")
+            await peer.publish("mesh.agent.demo.echo", b'{"message": "x"}', f"answers.{number}", headers)
+            await peer.publish(f"mesh.cancel.rid-{number}", b"")
+            assert (await answers.next()).headers["X-Mesh-Request-Id"] == f"rid-{number}"
+        service = host.parts.host.service("demo.echo")
+        await spin(lambda: not service._jobs)
+        assert (service.running, service.waiting, service._slots.taken) == (0, 0, 0)
+
+
 async def test_a_call_that_waits_can_be_cancelled(host, mesh):
     gate = gated_on(host, max_concurrency=1)
     async with host:

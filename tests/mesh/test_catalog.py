@@ -125,7 +125,7 @@ async def test_an_entry_that_somebody_removes_is_put_back(host, mesh, peer):
             await until_names(mesh, "demo.echo")
 
 
-async def test_a_bucket_that_somebody_deletes_is_filled_again(host, mesh, peer):
+async def test_a_bucket_that_somebody_deletes_is_filled_again(quick_heartbeat, host, mesh, peer):
     echo_on(host)
     async with host:
         await until_names(mesh, "demo.echo")
@@ -173,3 +173,20 @@ async def test_changes_are_told(host, mesh):
 )
 def test_a_record_that_makes_no_sense_names_nobody(value, agents):
     assert agents_of(value) == agents
+
+
+async def test_a_loop_over_its_changes_ends_with_the_mesh_object(server):
+    begun = asyncio.Event()
+    async with AgentMesh(server.url) as mesh:
+        echo_on(mesh)
+
+        async def read() -> list[str]:
+            names = []
+            async for change in mesh.catalog_changes():
+                names.append(change.name)
+                begun.set()
+            return names
+
+        reader = asyncio.create_task(read())
+        await begun.wait()
+    assert await asyncio.wait_for(reader, 10) == ["demo.echo"]

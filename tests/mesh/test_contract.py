@@ -175,7 +175,7 @@ def test_the_two_formats_of_openai():
     assert chat["type"] == "function"
     assert chat["function"]["parameters"] == Order.model_json_schema()
     responses = contract.to_openai_tool(api="responses")
-    assert responses == {"type": "function", **chat["function"]}
+    assert responses == {"type": "function", **chat["function"], "strict": False}
 
 
 def test_a_strict_tool_requires_everything_and_permits_nothing_else():

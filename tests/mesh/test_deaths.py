@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.mesh.kit import gated_on
+from tests.mesh.kit import gated_on, spin
 from xml_pipeline.mesh import AgentDied, AgentMesh, AgentSpec
 from xml_pipeline.mesh.deaths import DISCONNECT, FAREWELL, DeathNotice
 
@@ -77,6 +77,26 @@ async def test_a_call_ends_when_its_host_is_said_to_be_gone(host, mesh, peer):
             await asyncio.wait_for(call, 10)
         assert caught.value.agent == "demo.gated"
         assert caught.value.details["instance_id"] == host.instance_id
+        gate.go.set()
+
+
+async def test_a_callback_hears_of_it_too(host, mesh, peer):
+    gate = gated_on(host)
+    errors: asyncio.Queue = asyncio.Queue()
+    async with host:
+        await mesh.send("demo.gated", 1, on_reply=print, on_error=errors.put_nowait, timeout=60.0)
+        await gate.begun.get()
+        await accepted(mesh)
+        notice = DeathNotice("", DISCONNECT, host.instance_id)
+        await peer.publish(f"mesh.death.instance.{host.instance_id}", notice.to_json())
+        error = await asyncio.wait_for(errors.get(), 10)
+        assert isinstance(error, AgentDied)
+        assert (error.agent, error.details["instance_id"]) == ("demo.gated", host.instance_id)
+        assert len(error.request_id) == 32
+        await spin(lambda: not mesh.parts.sending._waiting)
+        assert not mesh.parts.replies._expected
+        assert not any(one.subject.startswith("mesh.results") for one in mesh.parts.link._subscriptions)
+        gate.go.set()
 
 
 async def silent(peer, name: str) -> asyncio.Queue:
@@ -112,8 +132,9 @@ async def test_a_stream_ends_when_its_host_is_said_to_be_gone(host, mesh, peer):
     @host.agent(AgentSpec(name="a.stream"))
     async def stream(x: int) -> AsyncIterator[int]:
         yield 1
-        await asyncio.Event().wait()
+        await go.wait()
 
+    go = asyncio.Event()
     async with host:
         chunks = mesh.stream("a.stream", 1, timeout=60.0)
         assert await anext(chunks) == 1
@@ -122,6 +143,7 @@ async def test_a_stream_ends_when_its_host_is_said_to_be_gone(host, mesh, peer):
         )
         with pytest.raises(AgentDied):
             await asyncio.wait_for(anext(chunks), 10)
+        go.set()
 
 
 async def test_a_stream_of_a_plain_host_ends_too(mesh, peer):

@@ -258,7 +258,7 @@ async def test_a_bucket_that_was_replaced_is_read_from_its_beginning(mesh):
         assert [await key_of(cursor) for _ in range(2)] == KEYS[3:5]
 
 
-async def test_a_cursor_that_was_removed_while_it_waits_is_made_again(mesh):
+async def test_a_cursor_that_was_removed_while_it_waits_is_made_again(quick_heartbeat, mesh):
     async with cursor_of(mesh) as cursor:
         waiting = asyncio.create_task(key_of(cursor))
         name = consumer_name("me", "k.*")

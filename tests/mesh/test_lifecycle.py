@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.mesh.kit import Ask, Tap, echo_on, gated_on, spin, until_names
-from xml_pipeline.mesh import AgentMesh, AgentSpec, ConnectionFailed, ConnectionLost, EmbeddedServer
+from tests.mesh.kit import Ask, Tap, chunks_on, echo_on, gated_on, spin, until_names
+from xml_pipeline.mesh import AgentMesh, AgentSpec, ConnectionFailed, ConnectionLost, EmbeddedServer, NotFound
 
 
 async def test_no_task_is_left_behind(server):
@@ -269,6 +269,51 @@ async def test_an_idempotent_call_is_made_again(lasting_server):
         assert await call == 1
 
 
+async def test_an_idempotent_call_waits_for_an_agent_that_has_just_left(server, mesh):
+    """As one does whose host is being started again."""
+    host = AgentMesh(server.url, drain_timeout=5.0)
+    echo_on(host)
+    async with host:
+        await until_names(mesh, "demo.echo")
+    await until_names(mesh)
+    with pytest.raises(NotFound):
+        await mesh.call("demo.echo", {"message": "x"})
+    call = asyncio.create_task(mesh.call("demo.echo", {"message": "x"}, timeout=30.0, idempotent=True))
+    await asyncio.sleep(0)
+    async with host:
+        assert await call == {"reply": "x"}
+
+
+async def test_an_idempotent_call_of_nobody_fails_at_once(host, mesh):
+    echo_on(host)
+    async with asyncio.timeout(10):
+        with pytest.raises(NotFound):
+            await mesh.call("demo.echo", {"message": "x"}, timeout=60.0, idempotent=True)
+        async with host:
+            await until_names(mesh, "demo.echo")
+        await until_names(mesh)
+        mesh.parts.catalog._left["demo.echo"] -= 100.0  # it is long ago
+        with pytest.raises(NotFound):
+            await mesh.call("demo.echo", {"message": "x"}, timeout=60.0, idempotent=True)
+
+
+async def test_who_is_back_and_who_left_long_ago_is_not_remembered(mesh):
+    catalog = mesh.parts.catalog
+    for value, left in ((b'[{"name": "a", "description": ""}]', set()), (b"[]", {"a"})):
+        catalog._look(value, catalog._revision)
+        assert set(catalog._left) == left
+    assert catalog.may_return("a")
+    assert not catalog.may_return("b")
+    catalog._left["a"] -= 100.0
+    assert not catalog.may_return("a")
+    catalog._look(b'[{"name": "b", "description": ""}]', catalog._revision)
+    assert not catalog._left
+    catalog._look(b"[]", catalog._revision)
+    assert catalog.may_return("b")
+    catalog._look(b'[{"name": "b", "description": ""}]', catalog._revision)
+    assert not catalog.may_return("b")
+
+
 async def test_an_answer_that_is_ready_while_the_host_is_cut_off_comes_later(host, mesh):
     gate = gated_on(host)
     async with host:
@@ -295,6 +340,42 @@ async def test_a_stream_in_flight_ends_typed(lasting_server):
         with pytest.raises(ConnectionLost):
             await asyncio.wait_for(anext(chunks), 10)
         await lasting_server.start()
+
+
+async def test_a_stream_whose_host_is_cut_off_ends_typed(host, mesh):
+    """Its consumer has lost nothing, and would wait."""
+
+    @host.agent(AgentSpec(name="a.stream"))
+    async def stream(x: int) -> AsyncIterator[int]:
+        yield 1
+        await go.wait()
+        yield 2
+
+    go = asyncio.Event()
+    async with host:
+        chunks = mesh.stream("a.stream", 1, timeout=60.0)
+        assert await anext(chunks) == 1
+        host.parts.link._lost(ConnectionLost())
+        go.set()
+        with pytest.raises(ConnectionFailed):
+            await asyncio.wait_for(anext(chunks), 20)
+
+
+async def test_a_request_that_comes_before_the_host_can_answer_waits(host, mesh):
+    """The new connection brings requests before it is there for everybody."""
+    chunks_on(host)
+    async with host:
+        link = host.parts.link
+        link._up.clear()
+        service = host.parts.host.service("demo.chunks")
+        chunks = mesh.stream("demo.chunks", {"message": "m"}, timeout=60.0)
+        first = asyncio.create_task(anext(chunks))
+        await spin(lambda: service.running)
+        for _ in range(20):
+            await asyncio.sleep(0)  # it could have begun by now
+        link._up.set()
+        assert await asyncio.wait_for(first, 20) == {"delta": "m0"}
+        await chunks.aclose()
 
 
 async def test_a_publisher_goes_on_where_it_was(lasting_server):
@@ -327,3 +408,10 @@ async def test_leaving_while_the_server_is_away(lasting_server, caplog):
         await crash(lasting_server)
         await asyncio.wait_for(lost.wait(), 10)
     assert "not told completely" in caplog.text
+
+
+async def test_whoever_asks_while_an_agent_is_being_registered_waits_for_it(server):
+    async with AgentMesh(server.url) as mesh:
+        echo_on(mesh)
+        answers = await asyncio.gather(*(mesh.call("demo.echo", {"message": str(number)}) for number in range(5)))
+        assert answers == [{"reply": str(number)} for number in range(5)]

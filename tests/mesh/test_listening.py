@@ -7,10 +7,11 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from tests.mesh.kit import Ask, Tap, Told, chunks_on, echo_on, spin
+from tests.mesh.kit import Ask, Tap, Told, chunks_on, echo_on, gated_on, spin
 from xml_pipeline.mesh import (
     AgentMesh,
     AgentSpec,
+    ConnectionLost,
     HandlerError,
     InvocationMismatch,
     MeshError,
@@ -252,6 +253,20 @@ async def test_silence_is_an_error_for_the_callback(mesh, peer):
     errors: asyncio.Queue[MeshError] = asyncio.Queue()
     await mesh.send("deaf", on_reply=print, on_error=errors.put, timeout=0.01)
     assert isinstance(await asyncio.wait_for(errors.get(), 10), MeshTimeout)
+
+
+async def test_a_lost_connection_is_an_error_for_the_callback(host, mesh):
+    """Whether the request was handled is not known, as with a call."""
+    gate = gated_on(host)
+    errors: asyncio.Queue[MeshError] = asyncio.Queue()
+    async with host:
+        await mesh.send("demo.gated", 1, on_reply=print, on_error=errors.put, timeout=60.0)
+        await gate.begun.get()
+        mesh.parts.link._lost(ConnectionLost())
+        error = await asyncio.wait_for(errors.get(), 10)
+        assert isinstance(error, ConnectionLost)
+        assert error.agent == "demo.gated"
+        gate.go.set()
 
 
 async def test_the_answer_can_go_elsewhere(host, mesh, peer):

@@ -8,7 +8,7 @@ import signal
 
 import pytest
 
-from tests.mesh.hosting import NAMES, hosting
+from tests.mesh.hosting import NAMES, RELEASE, hosting
 from tests.mesh.kit import echo_on, gated_on, plain_peer, spin, until_names
 from xml_pipeline.mesh import AgentDied, AgentMesh, ConnectionLost, NotFound, StorageError
 from xml_pipeline.mesh import monitor as monitor_module
@@ -53,11 +53,13 @@ async def test_a_stream_of_a_killed_host_ends(server, mesh, monitor):
 
 async def test_of_two_hosts_only_what_the_killed_one_had_is_lost(server, mesh, monitor):
     async with hosting(server.url) as one, hosting(server.url) as two:
-        calls = [asyncio.create_task(mesh.call("a.slow", 2.0, timeout=60.0)) for _ in range(16)]
+        calls = [asyncio.create_task(mesh.call("a.slow", 60.0, timeout=90.0)) for _ in range(16)]
         await accepted_by(mesh, 16)
         had = sum(e.instance_id == one.instance_id for e in mesh.parts.replies._expected.values())
         assert 0 < had < 16
         one.process.kill()
+        await spin(lambda: sum(call.done() for call in calls) == had)
+        await mesh.publish(RELEASE, b"")
         results = await asyncio.gather(*calls, return_exceptions=True)
         assert sum(isinstance(result, AgentDied) for result in results) == had
         assert results.count(two.instance_id) == 16 - had
@@ -69,12 +71,14 @@ async def test_of_two_hosts_only_what_the_killed_one_had_is_lost(server, mesh, m
 
 async def test_an_idempotent_call_goes_to_the_other_host(server, mesh, monitor):
     async with hosting(server.url) as one:
-        call = asyncio.create_task(mesh.call("a.slow", 2.0, timeout=60.0, idempotent=True))
+        call = asyncio.create_task(mesh.call("a.slow", 60.0, timeout=90.0, idempotent=True))
         await one.begun()
         await accepted_by(mesh, 1)
         async with hosting(server.url) as two:
             one.process.kill()
-            assert await asyncio.wait_for(call, 30) == two.instance_id
+            await two.begun()
+            await mesh.publish(RELEASE, b"")
+            assert await call == two.instance_id
 
 
 async def test_a_peer_of_another_kind_that_still_serves_keeps_the_entry(server, mesh, monitor, peer):
@@ -123,9 +127,10 @@ async def test_who_leaves_properly_is_not_mourned(host, mesh, monitor, peer):
 
     await peer.subscribe("mesh.death.>", cb=hear)
     await peer.flush()
+    noticed = asyncio.create_task(spin(lambda: host.instance_id in monitor._gone))  # where it does not stay for long
     async with host:
         pass
-    await spin(lambda: host.instance_id in monitor._gone)
+    await noticed
     await spin(lambda: not monitor._gone)
     await monitor._system.flush()
     await peer.flush()
@@ -159,6 +164,82 @@ async def test_it_goes_on_when_the_server_is_back(lasting_server):
             await until_names(mesh, *NAMES)
             host.process.kill()
             await asyncio.wait_for(until_names(mesh), 10)
+
+
+async def test_who_is_not_connected_because_the_server_was_away_is_not_dead(host, mesh, monitor):
+    echo_on(host)
+    async with host:
+        connected, look_for, looked = monitor._connected, monitor._look_for, asyncio.Event()
+
+        async def nobody_yet():
+            monitor._connected = connected
+            monitor._system._lost(ConnectionLost())
+            return set(), True
+
+        async def looking(gone, everybody):
+            await look_for(gone, everybody)
+            looked.set()
+
+        monitor._connected, monitor._look_for = nobody_yet, looking
+        monitor._gone.add(host.instance_id)
+        monitor._look_at_all = True
+        monitor._noticed.set()
+        await asyncio.wait_for(looked.wait(), 10)
+        assert set(await mesh.parts.instances.all()) == {host.instance_id}
+        assert set(mesh.parts.catalog.entries) == {"demo.echo"}
+
+
+async def test_what_was_noticed_before_the_server_went_is_forgotten(monitor):
+    """Whoever it was may be about to come back."""
+    monitor._gone.add("f" * 32)
+    monitor._look_at_all = True
+    monitor._system._lost(ConnectionLost())
+    assert not monitor._gone
+    assert not monitor._look_at_all
+    await monitor._system.wait_up(10)
+
+
+class Away:
+    """A link to the system account that is lost and restored by hand."""
+
+    def __init__(self, monitor: Monitor) -> None:
+        self.losses = 0
+        self.is_up = True
+        self._monitor = monitor
+
+    def lose(self) -> None:
+        self.is_up, self.losses = False, self.losses + 1
+        self._monitor._forget(ConnectionLost())
+
+    def restore(self) -> None:
+        self.is_up = True
+        self._monitor._restored.set()
+
+
+async def test_everybody_is_looked_at_when_the_server_has_been_there_for_a_while(monkeypatch):
+    waits = asyncio.Queue[asyncio.Event]()
+
+    async def until_told(seconds: float) -> None:
+        await waits.put(told := asyncio.Event())
+        await told.wait()
+
+    monitor = Monitor.of("nats://nowhere", "nats://nowhere")
+    monitor._system = link = Away(monitor)
+    monkeypatch.setattr(monitor_module, "_sleep", until_told)
+    settling = asyncio.create_task(monitor._settle())
+    first = await waits.get()
+    link.lose()
+    link.restore()
+    link.lose()
+    first.set()
+    link.restore()  # twice away while it waited: it waits anew
+    second = await waits.get()
+    assert not monitor._look_at_all
+    second.set()
+    await asyncio.wait_for(monitor._noticed.wait(), 10)
+    assert monitor._look_at_all
+    settling.cancel()
+    await asyncio.wait([settling])
 
 
 async def test_what_could_not_be_done_is_done_again(server, mesh, monkeypatch):

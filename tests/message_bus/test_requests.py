@@ -471,3 +471,15 @@ async def test_four_hops_deliver_the_right_class_at_each() -> None:
         await audit.idle()
         assert pump.engine.registry.lookup(thread) is not None
     assert handler.payloads == [Reply("HELLO ADA")]
+
+
+@pytest.mark.parametrize("timeout", [float("nan"), -1])
+async def test_a_timeout_that_is_no_time_is_refused(timeout: float) -> None:
+    pump = StreamPump()
+    pump.register("echo", echo, Ask)
+    async with pump:
+        with pytest.raises(ValueError, match="must be a number of seconds"):
+            await pump.request("echo", Ask(), timeout=timeout)
+        with pytest.raises(TypeError, match="must be a number of seconds"):
+            await pump.request("echo", Ask(), timeout="5")  # type: ignore[arg-type]
+        assert pump.engine.registry.open_conversations == 1  # the pump's own

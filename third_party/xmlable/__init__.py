@@ -61,11 +61,16 @@ Types
 Strictness
     ``str`` and ``int`` values are of exactly that type, and an instance is of exactly the declared class, so that
     nothing is lost; other subclasses are written as their base. The schema is stricter than the decoder, which ignores
-    attributes, order and stray text. In turn it accepts some texts that the decoder refuses: years beyond 1-9999, dates
-    with a zone, durations of a thousand million days, numbers of more than 4,300 digits, doubled set members and dict
+    attributes, order and stray text. In turn it accepts some texts that the decoder refuses: the midnight that ends the
+    year 9999, durations of a thousand million days, numbers of more than 4,300 digits, doubled set members and dict
     keys, what the class's own validation objects to, and, by a fault of libxml2, the double ``1e``. A fraction of a
-    second finer than a microsecond is cut. The JSON Schema says number for a float, since JSON has neither infinity nor
-    NaN; the three strings for them are read nevertheless.
+    second finer than a microsecond is cut.
+
+    The JSON Schema accepts what the XML Schema does, of values that both can say: XML does not tell ``5`` from ``"5"``,
+    nor ``" 2025-01-31"`` from ``"2025-01-31"``; JSON takes only the second. It says number for a float, since JSON has
+    neither infinity nor NaN; the three strings for them are read nevertheless. The decoder alone refuses a whole number
+    beyond 2**53 that is written like ``1e300`` where an integer is to be, and one too large for a float. ``format`` is a
+    note, as the standard has it: ``date-time`` and ``time`` are also read without a zone; ``pattern`` says it exactly.
 
 Layout
     `kind` says what a type must be able to do; `basics`, `moments`, `choices`, `series`, `mapping`, `union` and

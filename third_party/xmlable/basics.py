@@ -26,6 +26,9 @@ _DOUBLE = re.compile(_DECIMAL.pattern + r"(?:[eE][+-]?[0-9]+)?")
 _NOT_FINITE: Final = {"INF": float("inf"), "-INF": float("-inf"), "NaN": float("nan")}
 _TRUTH: Final = {"true": True, "1": True, "false": False, "0": False}
 _UUID = re.compile("-".join(f"[0-9a-fA-F]{{{digits}}}" for digits in (8, 4, 4, 4, 12)))
+_BASE64: Final = (
+    r"(?:[A-Za-z0-9+/]{4})*(?:[A-Za-z0-9+/][AQgw]==|[A-Za-z0-9+/]{2}[AEIMQUYcgkosw048]=)?"  # XML Schema part 2, 3.2.16
+)
 _MAX_EXPONENT: Final = 10_000  # a Decimal of ten characters, such as 1E+999999, must not become a megabyte of zeros
 
 
@@ -147,9 +150,12 @@ def _base64_text(value: bytes) -> str:
 def _bytes_of(text: str) -> bytes:
     digits = text.translate(_WITHOUT_WHITE)
     try:
-        if digits.endswith("==="):  # which Python's strict mode lets pass after complete groups
+        value = binascii.a2b_base64(digits, strict_mode=True)
+        # Python's strict mode lets ``===`` pass after complete groups, and bits behind the last byte, which must be 0
+        # (RFC 4648, 3.5; XML Schema part 2, 3.2.16).
+        if digits.endswith("=") and _base64_text(value) != digits:
             raise ValueError
-        return binascii.a2b_base64(digits, strict_mode=True)
+        return value
     except ValueError:  # binascii.Error is one
         raise mismatch(DecodeError, text, "base64 text") from None
 
@@ -219,7 +225,7 @@ DECIMAL: Final = Scalar(
     xsd="xs:decimal",
     text=_decimal_text,
     value=_decimal_of,
-    json_schema={"pattern": r"^[+-]?([0-9]+(\.[0-9]*)?|\.[0-9]+)$"},
+    json_pattern=_DECIMAL.pattern,
     example="1.50",
 )
 BYTES: Final = Scalar(
@@ -231,6 +237,7 @@ BYTES: Final = Scalar(
     text=_base64_text,
     value=_bytes_of,
     json_schema={"contentEncoding": "base64"},
+    json_pattern=_BASE64,
     example="Ynl0ZXM=",
 )
 IDENTIFIER: Final = Scalar(
@@ -242,6 +249,7 @@ IDENTIFIER: Final = Scalar(
     text=str,
     value=_uuid_of,
     json_schema={"format": "uuid"},
+    json_pattern=_UUID.pattern,
     example="3e1f2d0c-5b1a-4c60-8f0a-6a2f2b7d9c11",
 )
 

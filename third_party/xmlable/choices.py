@@ -80,6 +80,8 @@ class Choice(Kind):
         return self._forms[_key(value)]
 
     def from_json(self, data: Any) -> Any:
+        if type(data) is float and data.is_integer():
+            data = int(data)  # to JSON Schema, 3.0 and 3 are the same number
         try:
             return self._values[_key(data)]
         except (KeyError, TypeError):

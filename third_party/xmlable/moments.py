@@ -22,6 +22,20 @@ _TIME = re.compile(r"([0-9]{2}:[0-9]{2}:[0-9]{2})(?:\.([0-9]+))?(Z|[+-][0-9]{2}:
 _DURATION = re.compile(
     r"(-)?P(?:([0-9]+)D)?(?:T(?=[0-9.])(?:([0-9]+)H)?(?:([0-9]+)M)?(?:(?=[0-9]|\.[0-9])([0-9]*)(?:\.([0-9]*))?S)?)?"
 )
+# What JSON Schema is told. The formats of these names are notes there, and those of RFC 3339 need a zone.
+_YEAR: Final = r"(?:[0-9]{3}[1-9]|[0-9]{2}[1-9][0-9]|[0-9][1-9][0-9]{2}|[1-9][0-9]{3})"
+_LEAP_YEAR: Final = r"(?:[0-9]{2}(?:0[48]|[2468][048]|[13579][26])|(?:0[48]|[2468][048]|[13579][26])00)"
+_JSON_DATE: Final = (
+    rf"(?:{_YEAR}-(?:(?:0[13578]|1[02])-(?:0[1-9]|[12][0-9]|3[01])|(?:0[469]|11)-(?:0[1-9]|[12][0-9]|30)"
+    rf"|02-(?:0[1-9]|1[0-9]|2[0-8]))|{_LEAP_YEAR}-02-29)"
+)
+_JSON_TIME: Final = (
+    r"(?:(?:[01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9](?:\.[0-9]+)?|24:00:00(?:\.0+)?)"
+    r"(?:Z|[+-](?:(?:0[0-9]|1[0-3]):[0-5][0-9]|14:00))?"
+)
+_SECONDS: Final = r"(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)S"
+_CLOCK: Final = rf"T(?:[0-9]+H(?:[0-9]+M)?(?:{_SECONDS})?|[0-9]+M(?:{_SECONDS})?|{_SECONDS})"
+_DAYTIME: Final = rf"-?P(?:[0-9]+D(?:{_CLOCK})?|{_CLOCK})"
 _DAY: Final = timedelta(days=1)
 _MAX_OFFSET: Final = timedelta(hours=14)  # XSD 1.0 part 2, 3.2.7.3
 
@@ -122,7 +136,9 @@ DATETIME: Final = Scalar(
     xsd="xs:dateTime",
     text=_zoned,
     value=_datetime_of,
+    pattern="[0-9]{4}-.*",
     json_schema={"format": "date-time"},
+    json_pattern=f"{_JSON_DATE}T{_JSON_TIME}",
     example="2025-01-31T12:00:00Z",
 )
 DATE: Final = Scalar(
@@ -133,7 +149,9 @@ DATE: Final = Scalar(
     text=date.isoformat,
     value=_date_of,
     unless=(datetime,),
+    pattern="[0-9]{4}-[0-9]{2}-[0-9]{2}",
     json_schema={"format": "date"},
+    json_pattern=_JSON_DATE,
     example="2025-01-31",
 )
 TIME: Final = Scalar(
@@ -141,9 +159,11 @@ TIME: Final = Scalar(
     time,
     expected="a time of day",
     xsd="xs:time",
+    pattern="[0-9].*",  # libxml2 takes white space off only where there is a pattern
     text=_zoned,
     value=_time_of,
     json_schema={"format": "time"},
+    json_pattern=_JSON_TIME,
     example="12:00:00",
 )
 DURATION: Final = Scalar(
@@ -155,6 +175,7 @@ DURATION: Final = Scalar(
     text=_duration_text,
     value=_duration_of,
     json_schema={"format": "duration"},
+    json_pattern=_DAYTIME,
     example="PT30M",
 )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -40,6 +41,8 @@ class Scalar(Kind):
         json: type names of the JSON form, if it is not the text as a string.
         json_value: JSON form to value, if it is not the text as a string.
         json_schema: JSON Schema, in addition to the type.
+        json_pattern: a regular expression for the whole JSON form, of what every dialect knows. It is stricter than
+            the XML form where white space around a value is none of it.
     """
 
     def __init__(
@@ -60,6 +63,7 @@ class Scalar(Kind):
         json: Callable[[Any], Any] | None = None,
         json_value: Callable[[Any], Any] | None = None,
         json_schema: Mapping[str, Any] | None = None,
+        json_pattern: str = "",
     ) -> None:
         self.name = name
         self.python = python
@@ -75,7 +79,9 @@ class Scalar(Kind):
         self.free = free
         self._json = json
         self._json_value = json_value
-        self._json_schema = {"type": "string", **(json_schema or {})}
+        self._json_form = re.compile(json_pattern, re.ASCII) if json_pattern else None
+        said = {"pattern": f"^(?:{json_pattern})$"} if json_pattern else {}
+        self._json_schema = {"type": "string", **(json_schema or {}), **said}
         self.json_types = frozenset({self._json_schema["type"]})
 
     def accepts(self, value: Any) -> bool:
@@ -109,7 +115,10 @@ class Scalar(Kind):
             return self._json_value(data)
         if type(data) is not str:
             raise mismatch(DecodeError, data, f"{self.expected}, as a string")
-        return self.value(data)
+        value = self.value(data)
+        if self._json_form is not None and self._json_form.fullmatch(data) is None:
+            raise mismatch(DecodeError, data, f"{self.expected}, without white space around it")
+        return value
 
     def declare(self, element: _Element, schema: SchemaBuilder) -> None:
         if not self.pattern:

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from xml_pipeline.cli import check, new, run, schema, send, version
+from xml_pipeline.cli import check, keygen, mesh, new, run, schema, send, tail, version
 
 __all__ = ["app"]
 
@@ -40,5 +40,8 @@ app.command(short_help="Write a working organism.")(new.new)
 app.command(short_help="Say what is wrong with an organism's file.")(check.check)
 app.command(short_help="Run an organism until it is told to stop.")(run.run)
 app.command(short_help="Send one message, and show the conversation.")(send.send)
+app.command(short_help="Show what happens inside organisms on a mesh.")(tail.tail)
 app.add_typer(schema.app, name="schema", short_help="Write a schema: XSD, or JSON Schema.")
+app.add_typer(mesh.app, name="mesh", short_help="Start a mesh, and use its agents, keys and values.")
+app.command(short_help="Make an identity: a private and a public key.")(keygen.keygen)
 app.command(short_help="Show versions and installed extras.")(version.version)

@@ -33,6 +33,10 @@ def run(
         float,
         typer.Option("--timeout", "-t", metavar="SECONDS", parser=seconds, help="Seconds to finish what was accepted."),
     ] = 30.0,
+    mesh: Annotated[
+        str | None,
+        typer.Option("--mesh", metavar="URL", help="The mesh's server, in the place of 'mesh: url' in the file."),
+    ] = None,
     log_level: LogLevel = "warning",
 ) -> int:
     """Run the organism until it is told to stop.
@@ -45,6 +49,7 @@ def run(
     Examples:
       xml-pipeline run
       xml-pipeline run config/organism.yaml --reload
+      xml-pipeline run --mesh nats://host:4222
       xml-pipeline run --send greeter '{"name": "Ada"}'
     """
     from xml_pipeline.cli.conversation import Message
@@ -67,7 +72,7 @@ def run(
             raise
         run_coroutine(wait_for_change(file, started, failed))
         _restart()
-    server = Server(path, timeout=timeout, first=message, watch_since=started if reload else None)
+    server = Server(path, timeout=timeout, first=message, watch_since=started if reload else None, mesh_url=mesh)
     code = run_coroutine(server.serve(), quick=True)
     if server.is_to_restart:
         _restart()

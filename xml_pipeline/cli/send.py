@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 import typer
 
 from xml_pipeline.cli.console import complain, console, write
-from xml_pipeline.cli.exits import Exit
+from xml_pipeline.cli.exits import CommandFailed, Exit
 from xml_pipeline.cli.options import FileOption, JsonFlag, LogLevel, seconds
 
 if TYPE_CHECKING:
@@ -87,10 +87,14 @@ async def _send(path: str, message: Message, *, json: bool, xml: bool) -> Exit:
     import asyncio
 
     from xml_pipeline.cli.conversation import converse
+    from xml_pipeline.errors import ConfigurationError
     from xml_pipeline.organism import bootstrap
 
     with _stdout_is_ours(json or xml):
-        pump = await bootstrap(path)
+        try:
+            pump = await bootstrap(path, intake=False)
+        except ConfigurationError as error:
+            raise CommandFailed(f"error: {error}", code=Exit.FAILED) from error
         with _view(pump, message, json=json, xml=xml) as view, _guarded(pump, message.timeout):
             async with pump:
                 try:

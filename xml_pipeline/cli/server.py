@@ -28,14 +28,24 @@ class Server:
         first: sent when it has started.
         watch_since: reload it when its file has changed since this moment (in seconds since the epoch), and stop it, to
             be started anew, when its source has; ``None`` to watch nothing.
+        mesh_url: of the mesh's server, in the place of the file's; ``None`` for that.
     """
 
-    def __init__(self, path: str, *, timeout: float, first: Message | None, watch_since: float | None) -> None:
+    def __init__(
+        self,
+        path: str,
+        *,
+        timeout: float,
+        first: Message | None,
+        watch_since: float | None,
+        mesh_url: str | None = None,
+    ) -> None:
         self.is_to_restart = False
         self._path = path
         self._timeout = timeout
         self._first = first
         self._watch_since = watch_since
+        self._mesh_url = mesh_url
         self._told_to_stop = asyncio.Event()
         self._pump: StreamPump
         self._watchdog: Watchdog
@@ -46,9 +56,13 @@ class Server:
         Returns:
             `Exit.OK` after everything was finished.
         """
+        from xml_pipeline.errors import ConfigurationError
         from xml_pipeline.organism import bootstrap
 
-        self._pump = pump = await bootstrap(self._path)
+        try:
+            self._pump = pump = await bootstrap(self._path, mesh_url=self._mesh_url)
+        except ConfigurationError as error:
+            raise CommandFailed(f"error: {error}", code=Exit.FAILED) from error
         self._watchdog = Watchdog(self._timeout + GRACE, self._busy, complain)
         StopSignals(self._stop, self._reload, self._watchdog).install()
         running = asyncio.create_task(pump.run())

@@ -34,6 +34,7 @@ from xml_pipeline.config.fields import (
 )
 from xml_pipeline.config.limits import LimitFields
 from xml_pipeline.config.llm import LLMSection
+from xml_pipeline.config.mesh import MeshConfig
 from xml_pipeline.config.peer_tables import PeerTableSection
 from xml_pipeline.config.problems import InvalidConfiguration, Problem
 
@@ -54,6 +55,11 @@ class OrganismSection(StrictModel):
     port: Port = Field(default=8765, description="The organism's TCP port, 1 to 65535.")
     description: Text = Field(default="", description="What the organism is for.")
     version: Text = Field(default="0.1.0", description="The version of the organism, as its author counts.")
+    identity: Text = Field(
+        default="",
+        description="Path of the private key that signs what leaves the organism, from the file's directory on; it "
+        "signs nothing if absent.",
+    )
     max_tokens_per_thread: CountOrNone = Field(
         default=None, description="The same as max_tokens_per_thread at the top level."
     )
@@ -149,6 +155,11 @@ class ListenerSection(StrictModel):
         default=None, description="How often it is called: a number per second, or like '10/s', '100/min', '5/h'."
     )
     ordered: Flag = Field(default=True, description="Messages on one frame are handled one after another.")
+    joins: Flag = Field(
+        default=False,
+        description="Answers and errors of its calls are delivered to it whatever their class, as to an agent; for a "
+        "tool that waits for several calls.",
+    )
     cpu_bound: NotYet = Field(
         default=False,
         description="Run in a process of its own; not supported in this version.",
@@ -178,6 +189,9 @@ class OrganismDocument(LimitFields):
     listeners: list[ListenerSection] = Field(default=[], description="The listeners, in any order.")
     peer_tables: list[PeerTableSection] = Field(
         default=[], description="Narrower lists of peers, for conversations that are begun under them."
+    )
+    mesh: MeshConfig | None = Field(
+        default=None, description="How the organism stands on the mesh; absent for not at all."
     )
     backend: BackendSection = Field(default=BackendSection(), description="Where state is kept.")
     import_roots: list[ModulePath] | None = Field(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,7 +13,7 @@ from xml_pipeline.config.imports import Importer, resolve
 from xml_pipeline.config.model import ListenerConfig
 from xml_pipeline.config.problems import InvalidConfiguration, KeyPath, Problem
 
-__all__ = ["Entry", "import_entry", "resolve_listener"]
+__all__ = ["Entry", "import_classes", "import_entry", "resolve_listener"]
 
 
 @dataclass(slots=True)
@@ -70,6 +70,29 @@ def import_entry(entry: Entry, importer: Importer) -> list[Problem]:
         if found and len(found) == len(paths):
             entry.objects[key] = tuple(found)
     return problems
+
+
+def import_classes(
+    paths: Iterable[tuple[KeyPath, str]], importer: Importer
+) -> tuple[dict[KeyPath, type], list[Problem]]:
+    """Import payload classes that are named somewhere else than in a listener.
+
+    Args:
+        paths: where each is named, and its import path.
+        importer: resolves import paths.
+
+    Returns:
+        The classes by where they are named, and what is wrong.
+    """
+    classes: dict[KeyPath, type] = {}
+    problems: list[Problem] = []
+    for where, path in paths:
+        try:
+            classes[where] = _import_one("payload_class", path, importer, "")
+        except InvalidConfiguration as error:
+            if not importer.was_told(str(error)):
+                problems += [problem.under(where) for problem in error.problems]
+    return classes, problems
 
 
 def resolve_listener(listener: ListenerConfig, importer: Importer) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from typing import Annotated, Any, Final, Literal
 
-from pydantic import AfterValidator, BeforeValidator, Field, PlainValidator, model_validator
+from pydantic import BeforeValidator, Field, PlainValidator, model_validator
 
 from xml_pipeline.config.agents import (
     DEFAULT_CLASSES,
@@ -33,6 +33,8 @@ from xml_pipeline.config.fields import (
 )
 from xml_pipeline.config.limits import LimitFields, Limits
 from xml_pipeline.config.llm import LLMConfig
+from xml_pipeline.config.mesh import MeshConfig
+from xml_pipeline.config.mesh_rules import check_mesh
 from xml_pipeline.config.peer_tables import PeerTableConfig, check_peer_tables
 from xml_pipeline.config.problems import Hints, InvalidConfiguration, KeyPath
 
@@ -68,12 +70,6 @@ def _names(value: Any) -> list[str] | None:
     return names
 
 
-def _not_yet(value: Any) -> Any:
-    if value:
-        raise ValueError("not supported in this version")
-    return value
-
-
 def _mapping(value: Any) -> Any:
     return dict(value) if isinstance(value, Mapping) else value
 
@@ -101,6 +97,8 @@ class ListenerConfig(ConfigModel):
         concurrency: how many of its handlers may run at a time; ``None`` for no limit of its own.
         rate: a `Rate`, a number per second, or text like ``"10/s"``; ``None`` for no limit.
         ordered: messages on one frame are handled one after another; default ``True``.
+        joins: answers and errors of its calls are delivered to it whatever their class, as to an agent; default
+            ``False``.
         cpu_bound: run in a process of its own; not supported in this version.
         output_class_path: import path of the class its answers are validated against.
         repair: ``"strict"`` (default) or ``"lenient"``, for malformed XML from outside.
@@ -129,6 +127,7 @@ class ListenerConfig(ConfigModel):
     concurrency: CountOrNone = None
     rate: RateLimit = None
     ordered: bool = True
+    joins: bool = False
     cpu_bound: NotYet = False
     output_class_path: str = ""
     repair: Literal["strict", "lenient"] = "strict"
@@ -199,9 +198,11 @@ class OrganismConfig(LimitFields, ConfigModel):
         name: the organism's name.
         listeners: `ListenerConfig` objects.
         port: 1 to 65535; default 8765.
-        identity_path: the private key that signs what leaves the organism; not supported in this version.
+        identity_path: the private key that signs what leaves the organism; empty, the default, for none. A path that is
+            not absolute begins at the directory of the organism's file, if there is one.
         llm_config: the model backends: a `LLMConfig`, or a mapping with the same names.
         peer_tables: `PeerTableConfig` objects.
+        mesh: how it stands on the mesh; ``None``, the default, for not at all.
         description: what the organism is for.
         version: as its author counts; default ``"0.1.0"``.
         import_roots: packages that import paths may lead into; ``None`` for any.
@@ -215,9 +216,10 @@ class OrganismConfig(LimitFields, ConfigModel):
     name: Name
     listeners: list[ListenerConfig] = Field(default_factory=list)
     port: Port = 8765
-    identity_path: Annotated[str, AfterValidator(_not_yet)] = ""
+    identity_path: Text = ""
     llm_config: Annotated[LLMConfig, BeforeValidator(_mapping)] = Field(default_factory=LLMConfig)
     peer_tables: list[PeerTableConfig] = Field(default_factory=list)
+    mesh: MeshConfig | None = None
     description: Text = ""
     version: Text = "0.1.0"
     import_roots: list[ModulePath] | None = None
@@ -231,6 +233,9 @@ class OrganismConfig(LimitFields, ConfigModel):
         problems += check_models(agents, ModelFacts(bool(self.llm_config.backends), bool(self.llm_config.model)))
         tables = [table.facts(index) for index, table in enumerate(self.peer_tables)]
         problems += check_peer_tables(tables, facts, hints, known_names=None)
+        if self.mesh is not None:
+            of_mesh = check_mesh(self.mesh, self.name, facts, (), hints, complete=False)
+            problems += [problem.under(("mesh",)) for problem in of_mesh]
         if problems:
             raise InvalidConfiguration(problems)
         return self

@@ -15,12 +15,14 @@ from pydantic import ValidationError
 from xml_pipeline.config.agents import DEFAULT_CLASSES, check_agent, check_models
 from xml_pipeline.config.crosscheck import check_listeners
 from xml_pipeline.config.document import ListenerSection, OrganismDocument
-from xml_pipeline.config.entries import Entry, import_entry
+from xml_pipeline.config.entries import Entry, import_classes, import_entry
 from xml_pipeline.config.facts import agent_facts, backend_names, listener_facts, model_facts, table_facts
 from xml_pipeline.config.imports import Importer
 from xml_pipeline.config.interpolation import reread
 from xml_pipeline.config.limits import LimitFields
 from xml_pipeline.config.llm import LLMConfig, LLMFields, name_problems
+from xml_pipeline.config.mesh import MeshConfig, with_classes
+from xml_pipeline.config.mesh_rules import MeshNames, check_mesh
 from xml_pipeline.config.model import ListenerConfig, OrganismConfig
 from xml_pipeline.config.names import BUILTIN_NAMES
 from xml_pipeline.config.peer_tables import PeerTableConfig, check_peer_tables
@@ -42,6 +44,7 @@ _SAME_NAMES: Final = (
     "concurrency",
     "rate",
     "ordered",
+    "joins",
     "cpu_bound",
     "repair",
     "handler_sha256",
@@ -88,10 +91,39 @@ def parse_document(
     if importer is not None:
         for entry in entries:
             parsed.problems += import_entry(entry, importer)
+    mesh = _mesh(document, importer, parsed)
     _check(raw, own, entries, hints, builtin_names, parsed)
+    if mesh is not None:
+        _check_mesh(mesh, raw, own, entries, hints, parsed)
     if document is not None and not parsed.problems:
-        parsed.config = _config(document, entries)
+        parsed.config = _config(document, entries, mesh)
     return parsed
+
+
+def _mesh(document: OrganismDocument | None, importer: Importer | None, parsed: Parsed) -> MeshConfig | None:
+    """The section with its classes imported."""
+    mesh = None if document is None else document.mesh
+    if mesh is None or importer is None:
+        return mesh
+    classes, problems = import_classes(mesh.class_paths(), importer)
+    parsed.problems += [problem.under(("mesh",)) for problem in problems]
+    return with_classes(mesh, classes)
+
+
+def _check_mesh(
+    mesh: MeshConfig,
+    raw: dict[str, Any],
+    own: tuple[Problem, ...],
+    entries: list[Entry],
+    hints: Hints,
+    parsed: Parsed,
+) -> None:
+    organism = raw.get("organism")
+    name = organism.get("name") if isinstance(organism, dict) else None
+    tables = [table.name for table in table_facts(raw.get("peer_tables"), own) if table.name is not None]
+    facts = [listener_facts(entry) for entry in entries]
+    problems = check_mesh(mesh, name if isinstance(name, str) else "", facts, tables, hints, complete=True)
+    parsed.problems += [problem.under(("mesh",)) for problem in problems]
 
 
 def _check(
@@ -105,14 +137,17 @@ def _check(
     """Hold parts against each other; ``own`` is what is wrong with the file in itself, its listeners left aside."""
     # A name that is wrong in itself is known all the same: its listener's callers are not to blame.
     claimed = {name.strip() for entry in entries if isinstance(name := entry.raw.get("name"), str)}
-    known, listeners, llm = builtin_names | claimed, [listener_facts(entry) for entry in entries], raw.get("llm", {})
+    listeners, llm, tables = [listener_facts(entry) for entry in entries], raw.get("llm", {}), raw.get("peer_tables")
+    table_peers = [peer for table in table_facts(tables, own) for entry in table.entries for peer in entry.peers]
+    peers = [peer for listener in listeners for peer in listener.peers or ()]
+    known = builtin_names | claimed | MeshNames.of(raw.get("mesh")).known([*peers, *table_peers])
     problems, warnings = check_listeners(listeners, hints, known)
     parsed.problems += problems
     if isinstance(raw.get("listeners", []), list):  # what is no list may have been meant as one
         parsed.warnings += warnings
     parsed.problems += [problem.under(("llm",)) for problem in name_problems(backend_names(llm, own))]
     parsed.problems += check_models([agent_facts(entry) for entry in entries], model_facts(llm, own))
-    parsed.problems += check_peer_tables(table_facts(raw.get("peer_tables"), own), listeners, hints, known)
+    parsed.problems += check_peer_tables(table_facts(tables, own), listeners, hints, known)
 
 
 def parse_listener(raw: Any, *, hints: Hints) -> ListenerConfig:
@@ -173,7 +208,7 @@ def _entry(raw: Any, index: int, hints: Hints, parsed: Parsed) -> Entry:
     return entry
 
 
-def _config(document: OrganismDocument, entries: list[Entry]) -> OrganismConfig:
+def _config(document: OrganismDocument, entries: list[Entry], mesh: MeshConfig | None) -> OrganismConfig:
     listeners = [
         ListenerConfig(**_listener_arguments(entry.section, document, document.llm), **entry.arguments())
         for entry in entries
@@ -185,10 +220,12 @@ def _config(document: OrganismDocument, entries: list[Entry]) -> OrganismConfig:
         port=organism.port,
         description=organism.description,
         version=organism.version,
+        identity_path=organism.identity,
         import_roots=document.import_roots,
         listeners=listeners,
         llm_config=LLMConfig.of(document.llm),
         peer_tables=[PeerTableConfig.of(section) for section in document.peer_tables],
+        mesh=mesh,
         **{name: getattr(document, name) for name in LimitFields.model_fields} | {_BUDGET: document.token_budget},
     )
 

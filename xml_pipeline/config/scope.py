@@ -16,11 +16,11 @@ _MOVED: Final = {
     "server": f"{_NEVER}: there is no HTTP server for messages",
 }
 _TOP: Final = {
-    **dict.fromkeys(("process_pool", "mesh", "meta", "gateways"), _LATER),
+    **dict.fromkeys(("process_pool", "meta", "gateways"), _LATER),
     **dict.fromkeys(("oob", "auth", "network", "tools", "shell", "compiler"), _NEVER),
     **_MOVED,
 }
-_ORGANISM: Final = dict.fromkeys(("identity", "tls"), _LATER)
+_ORGANISM: Final = {"tls": _LATER}
 _LISTENER: Final = {"trusted": _NEVER}
 _BACKEND: Final = dict.fromkeys(
     ("redis_url", "redis_prefix", "redis_ttl", "max_slots_per_thread", "max_threads"), _LATER

@@ -8,6 +8,14 @@ from pydantic import BaseModel
 
 from xml_pipeline.config.document import BackendSection, ListenerSection, OrganismDocument, OrganismSection
 from xml_pipeline.config.llm import LLMBackendSection, LLMSection
+from xml_pipeline.config.mesh import (
+    ExposeConfig,
+    KVConfig,
+    MeshAgentConfig,
+    MeshConfig,
+    SubjectConfig,
+    TrustConfig,
+)
 from xml_pipeline.config.peer_tables import PeerEntrySection, PeerTableSection
 
 __all__ = ["place_of"]
@@ -21,6 +29,12 @@ _PLACES: Final[dict[type[BaseModel], str]] = {
     LLMBackendSection: "in an entry of 'llm.backends'",
     PeerTableSection: "in an entry of 'peer_tables'",
     PeerEntrySection: "in one of a peer table's 'entries'",
+    MeshConfig: "under 'mesh'",
+    ExposeConfig: "in an entry of 'mesh.expose'",
+    MeshAgentConfig: "in an entry of 'mesh.agents'",
+    KVConfig: "in an entry of 'mesh.kv'",
+    SubjectConfig: "in an entry of 'mesh.subjects'",
+    TrustConfig: "in an entry of 'mesh.trust'",
 }
 _MOST: Final = 2
 

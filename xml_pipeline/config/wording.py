@@ -47,7 +47,7 @@ _MISSING: Final = {
     "none",
     "payload_class": ": the import path of a dataclass or pydantic model, or a list of them",
     "provider": ": whose protocol it speaks, e.g. openai, or openai-compatible for a server of your own",
-    "listener": ": the listener whose peers it lists",
+    "listener": ": the listener's name",
     "peers": ": whom the listener may call, [] for nobody",
 }
 _OLD_BOOLEANS: Final = frozenset({"yes", "no", "on", "off", "y", "n"})

@@ -37,6 +37,9 @@ class Burial:
         instances: where their records are.
         unserved: tells which of the agents really nobody takes requests for, by asking the server; ``None`` where it
             cannot be asked, and the records are all there is.
+
+    Attributes:
+        on_buried: called for each host that was buried, with its instance id and the agents that left with it.
     """
 
     def __init__(
@@ -52,6 +55,7 @@ class Burial:
         self._registry = registry
         self._instances = instances
         self._unserved = unserved
+        self.on_buried: Callable[[str, set[str]], object] = lambda instance_id, agents: None
 
     async def bury(self, dead: Collection[str], *, ours: Collection[str] = ()) -> None:
         """Tell of these hosts, and take away what they left.
@@ -86,6 +90,7 @@ class Burial:
                 await self._instances.remove(instance_id)
             except KVInvalidKey as error:  # somebody else's key: it serves nothing and hides nothing
                 _log.debug("a record that cannot be deleted: %s", error)
+            self.on_buried(instance_id, orphans & found[instance_id])
 
     def _tell_of(self, instance_id: str, name: str = "") -> None:
         """Of the host, or that it was the last one of an agent."""

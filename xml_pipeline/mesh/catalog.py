@@ -11,6 +11,7 @@ serve the agent, whoever looks after our membership is told.
 from __future__ import annotations
 
 import asyncio
+import copy
 import logging
 import random
 from dataclasses import dataclass
@@ -18,7 +19,7 @@ from typing import TYPE_CHECKING
 
 from xml_pipeline.mesh.bucket_watch import BucketWatch
 from xml_pipeline.mesh.catalog_document import elements_of, entries_of, merged, value_of
-from xml_pipeline.mesh.errors import KVConflict, MeshError, MeshTimeout, PayloadTooLarge
+from xml_pipeline.mesh.errors import ConnectionDenied, KVConflict, MeshError, MeshTimeout, PayloadTooLarge
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable, Iterable
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
     from xml_pipeline.mesh.kv_entry import KVEntry
     from xml_pipeline.mesh.link import Link
 
-__all__ = ["Catalog", "CatalogChange"]
+__all__ = ["Catalog", "CatalogChange", "differences"]
 
 _log = logging.getLogger(__name__)
 
@@ -36,6 +37,7 @@ KEY = "catalog"
 _TIMEOUT = 30.0
 _FIRST_PAUSE = 0.01
 _LONGEST_PAUSE = 0.5
+_MAY_RETURN = 30.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +55,13 @@ class CatalogChange:
     after: CatalogEntry | None
 
 
+def differences(before: dict[str, CatalogEntry], now: dict[str, CatalogEntry]) -> list[CatalogChange]:
+    """What has become of each agent whose entry is not what it was, of those that have left last."""
+    names = [*now, *(name for name in before if name not in now)]
+    changes = (CatalogChange(name, before.get(name), now.get(name)) for name in names)
+    return [change for change in changes if change.before != change.after]
+
+
 class Catalog:
     """The catalog.
 
@@ -62,19 +71,23 @@ class Catalog:
 
     Attributes:
         on_dropped: called when entries of ours have disappeared.
+        on_changed: called when the view has changed; they must not wait.
     """
 
     def __init__(self, link: Link, bucket: Bucket) -> None:
         self.on_dropped: Callable[[], None] | None = None
+        self.on_changed: list[Callable[[], object]] = []
         self._link = link
         self._bucket = bucket
         self._watch = BucketWatch(link, bucket, KEY, self._seen, self._reset)
         self._entries: dict[str, CatalogEntry] = {}
+        self._left: dict[str, float] = {}  # agents that are not there any more, and since when
         self._value = b""
         self._revision = 0
         self._own: dict[str, CatalogEntry] = {}
         self._gone: set[str] = set()
         self._new: set[str] = set()  # of our own, those that take the place of what others wrote
+        self._refused: ConnectionDenied | None = None
         self._wanted = 0  # counts our changes
         self._written = 0  # the last of them that is stored
         self._writing = asyncio.Lock()
@@ -84,20 +97,37 @@ class Catalog:
 
     @property
     def entries(self) -> dict[str, CatalogEntry]:
-        """All agents, by name; not to be changed."""
+        """All agents, by name; not to be changed.
+
+        Raises:
+            ConnectionDenied: the server does not permit to read them.
+        """
+        if self._refused is not None:
+            raise copy.copy(self._refused)
         return self._entries
 
     def entry(self, name: str) -> CatalogEntry | None:
         """The agent's entry, if it has one."""
         return self._entries.get(name)
 
+    def may_return(self, name: str) -> bool:
+        """Whether the agent has left only a moment ago, as one does whose host is being started again."""
+        left = self._left.get(name)
+        return left is not None and asyncio.get_running_loop().time() - left < _MAY_RETURN
+
     async def open(self) -> None:
         """Begin to follow the catalog; its present state is there when this returns.
+
+        Where the server does not permit it, agents can be asked all the same; see `entries`.
 
         Raises:
             StorageError: the server has no JetStream.
         """
-        await self._watch.start()
+        try:
+            await self._watch.start()
+        except ConnectionDenied as error:
+            _log.warning("which agents there are is not known here: %s", error)
+            self._refused = error
 
     async def close(self) -> None:
         """Follow it no more."""
@@ -107,11 +137,9 @@ class Catalog:
         """First every agent as new, then every change; of quick changes of one agent maybe the last only."""
         seen: dict[str, CatalogEntry] = {}
         while True:
-            now, changed = self._entries, self._changed
-            for name in [*now, *(name for name in seen if name not in now)]:
-                before, after = seen.get(name), now.get(name)
-                if before != after:
-                    yield CatalogChange(name, before, after)
+            now, changed = self.entries, self._changed
+            for change in differences(seen, now):
+                yield change
             seen = now
             if now is self._entries:
                 await changed.wait()
@@ -132,9 +160,17 @@ class Catalog:
         if value == self._value:
             return
         self._value = value
-        self._entries = entries_of(elements_of(value))
+        before, self._entries = self._entries, entries_of(elements_of(value))
+        self._remember(before)
         changed, self._changed = self._changed, asyncio.Event()
         changed.set()
+        for tell in list(self.on_changed):
+            tell()
+
+    def _remember(self, before: dict[str, CatalogEntry]) -> None:
+        now = asyncio.get_running_loop().time()
+        left = {name: at for name, at in self._left.items() if now - at < _MAY_RETURN and name not in self._entries}
+        self._left = left | dict.fromkeys(before.keys() - self._entries.keys(), now)
 
     # -- our entries
 
@@ -194,7 +230,7 @@ class Catalog:
                     value, revision = await self._read()
                 is_known = False
                 await self._change(value, revision, gone, new)
-            except PayloadTooLarge:
+            except (PayloadTooLarge, ConnectionDenied):
                 raise
             except MeshError as error:
                 loop = asyncio.get_running_loop()

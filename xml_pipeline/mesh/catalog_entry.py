@@ -6,7 +6,7 @@ from typing import Any
 
 from pydantic import BaseModel, Field, ValidationError
 
-from xml_pipeline.mesh.subjects import is_within
+from xml_pipeline.mesh.subjects import is_agent_name, is_within
 
 __all__ = ["CatalogEntry"]
 
@@ -34,9 +34,10 @@ class CatalogEntry(BaseModel):
     def read(cls, element: Any) -> CatalogEntry | None:
         """The entry that an element of the catalog stands for; ``None`` for one that makes no sense."""
         try:
-            return cls.model_validate(element)
+            entry = cls.model_validate(element)
         except (ValidationError, RecursionError):
             return None
+        return entry if is_agent_name(entry.name) else None
 
     def matches(
         self, channel: str | None, tags: list[str] | None, streaming: bool | None, invocable: bool | None

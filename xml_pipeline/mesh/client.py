@@ -14,11 +14,13 @@ from xml_pipeline.mesh.inflow import Inflow
 from xml_pipeline.mesh.job import Lending, current_job
 from xml_pipeline.mesh.payload import encode
 from xml_pipeline.mesh.protocol import Reply, ReplyKind, Request
+from xml_pipeline.mesh.seconds import check_seconds
 from xml_pipeline.mesh.subjects import agent_subject, cancel_subject, new_id, stream_subject
 from xml_pipeline.mesh.typed import ResultTypes
+from xml_pipeline.mesh.usage import collect
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator
+    from collections.abc import AsyncGenerator, Callable, Mapping
 
     from xml_pipeline.mesh.directory import Directory
     from xml_pipeline.mesh.link import Link
@@ -30,6 +32,7 @@ __all__ = ["Client"]
 _log = logging.getLogger(__name__)
 
 _AGAIN = 0.1  # seconds until an idempotent call is tried again where nobody serves the agent
+_RAW: Any = object()  # the result is the body itself
 
 
 class Client:
@@ -69,26 +72,70 @@ class Client:
         subject = self.subject_of(name)
         self._directory.check("call", name)
         body = encode(payload)
-        loop = asyncio.get_running_loop()
-        deadline = loop.time() + timeout
+        return await self._call(name, subject, body, timeout, result_type, idempotent)
+
+    async def ask(
+        self,
+        name: str,
+        write: Callable[[], bytes],
+        timeout: float,
+        *,
+        headers: Mapping[str, str] | None = None,
+        idempotent: bool = False,
+    ) -> bytes:
+        """`call` for those who write and read the bodies themselves.
+
+        Args:
+            name: of the agent.
+            write: gives the body; called for each attempt.
+            timeout: in seconds.
+            headers: further ones.
+            idempotent: as for `call`.
+        """
+        subject = self.subject_of(name)
+        self._directory.check("call", name)
+        answer: bytes = await self._call(name, subject, write, timeout, _RAW, idempotent, headers)
+        return answer
+
+    async def _call(
+        self,
+        name: str,
+        subject: str,
+        body: bytes | Callable[[], bytes],
+        timeout: float,
+        result_type: Any,
+        idempotent: bool,
+        headers: Mapping[str, str] | None = None,
+    ) -> Any:
+        deadline = asyncio.get_running_loop().time() + check_seconds(timeout)
         job = current_job()
         if job is None:
-            return await self._call_until(name, subject, body, deadline, result_type, idempotent)
+            return await self._call_until(name, subject, body, deadline, result_type, idempotent, headers)
         if job.deadline is not None:
             deadline = min(deadline, job.deadline)
         async with Lending(job):
-            return await self._call_until(name, subject, body, deadline, result_type, idempotent)
+            return await self._call_until(name, subject, body, deadline, result_type, idempotent, headers)
 
     async def _call_until(
-        self, name: str, subject: str, body: bytes, deadline: float, result_type: Any, idempotent: bool
+        self,
+        name: str,
+        subject: str,
+        body: bytes | Callable[[], bytes],
+        deadline: float,
+        result_type: Any,
+        idempotent: bool,
+        headers: Mapping[str, str] | None,
     ) -> Any:
         loop = asyncio.get_running_loop()
         while True:
             left = deadline - loop.time()
             try:
-                return await self._call_once(name, subject, body, left, result_type)
-            except (ConnectionLost, NotAvailable, AgentDied):
+                written = body if isinstance(body, bytes) else body()
+                return await self._call_once(name, subject, written, left, result_type, headers)
+            except (ConnectionLost, NotAvailable, AgentDied, NotFound) as error:
                 if not idempotent or deadline - loop.time() < _AGAIN:
+                    raise
+                if isinstance(error, NotFound) and not self._directory.may_return(name):
                     raise
                 await self._until_worth_trying(deadline)
 
@@ -99,12 +146,20 @@ class Client:
         else:
             await self._link.wait_up(deadline - loop.time())
 
-    async def _call_once(self, name: str, subject: str, body: bytes, timeout: float, result_type: Any) -> Any:
+    async def _call_once(
+        self,
+        name: str,
+        subject: str,
+        body: bytes,
+        timeout: float,
+        result_type: Any,
+        headers: Mapping[str, str] | None,
+    ) -> Any:
         request_id = new_id()
         with self._replies.expect(subject, name) as expected:
             request = Request(request_id, instance_id=self._instance_id, deadline=timeout, accept=expected.inbox)
             try:
-                await self._link.publish(subject, body, expected.inbox, request.to_headers())
+                await self._link.publish(subject, body, expected.inbox, _with(headers, request))
                 message = await expected.wait(timeout)
             except asyncio.CancelledError:
                 self._cancel(request_id)
@@ -114,6 +169,10 @@ class Client:
                 raise
         reply = Reply.read(message.headers, message.data)
         if reply.kind is ReplyKind.ANSWER:
+            if reply.usage:
+                collect(reply.usage)
+            if result_type is _RAW:
+                return message.data
             return self._types.read(message.data, result_type, agent=name, request_id=request_id)
         raise self._refusal(reply, message, name, request_id)
 
@@ -131,13 +190,33 @@ class Client:
 
     # -- a stream of chunks
 
+    def ask_stream(
+        self, name: str, body: bytes, timeout: float, *, headers: Mapping[str, str] | None = None
+    ) -> AsyncGenerator[bytes, None]:
+        """`stream` for those who write and read the bodies themselves.
+
+        Args:
+            name: of the agent.
+            body: of the request.
+            timeout: as for `stream`.
+            headers: further ones.
+        """
+        return self.stream(name, body, timeout, result_type=_RAW, headers=headers)
+
     async def stream(
-        self, name: str, payload: Any, timeout: float, *, result_type: Any = None
+        self,
+        name: str,
+        payload: Any,
+        timeout: float,
+        *,
+        result_type: Any = None,
+        headers: Mapping[str, str] | None = None,
     ) -> AsyncGenerator[Any, None]:
         """Ask an agent, and yield its chunks; see `AgentMesh.stream`."""
         subject = self.subject_of(name)
         self._directory.check("stream", name)
         body = encode(payload)
+        timeout = check_seconds(timeout)
         request_id = new_id()
         inbound = Inbound(f"the stream of {name}")
         inflow = Inflow(name, request_id, inbound, timeout, Window(self._link, request_id))
@@ -149,12 +228,19 @@ class Client:
                     expected.instance_id = message.headers.get(h.INSTANCE_ID, "")
                 inbound.put(message)
 
-            subscription = await self._link.subscribe(stream_subject(request_id), arrived)
+            def denied(error: MeshError) -> None:
+                error.agent, error.request_id = name, request_id
+                inbound.fail(error)
+
+            subscription = await self._link.subscribe(stream_subject(request_id), arrived, on_denied=denied)
             request = Request(request_id, True, instance_id=self._instance_id, accept=expected.inbox, credit=WINDOW)
             try:
-                await self._link.publish(subject, body, expected.inbox, request.to_headers())
+                await self._link.publish(subject, body, expected.inbox, _with(headers, request))
                 while (chunk := await inflow.next()) is not None:
-                    yield self._types.read(chunk, result_type, agent=name, request_id=request_id)
+                    if result_type is _RAW:
+                        yield chunk
+                    else:
+                        yield self._types.read(chunk, result_type, agent=name, request_id=request_id)
             finally:
                 if not inflow.is_over:
                     self._cancel(request_id)
@@ -170,3 +256,8 @@ class Client:
             reply = Reply.read(outcome.headers, outcome.data)
             if reply.kind in (ReplyKind.NO_RESPONDERS, ReplyKind.ERROR):
                 inbound.fail(self._refusal(reply, outcome, name, request_id))
+
+
+def _with(headers: Mapping[str, str] | None, request: Request) -> dict[str, str]:
+    own = request.to_headers()
+    return own if headers is None else {**headers, **own}

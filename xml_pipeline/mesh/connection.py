@@ -10,36 +10,45 @@ What the NATS client does differently from what is wanted, and what is done abou
 * its ``publish`` can block for ten seconds, swallow a cancellation, and then report success: here it never waits, for
   its own limit is out of reach, and `Link` makes publishers wait before that;
 * its ``flush`` asks the server before it has sent what it asks about: here the question waits its turn;
-* ``flush`` succeeds on a dead connection: `Connection.flush` looks whether it is alive afterwards;
+* ``flush`` succeeds on a dead connection, swallows a cancellation that comes together with the answer, and ends the
+  reading for good where the answer comes after its timeout: here it is waited for in another way;
 * a loss can end its tasks without any callback: the one method that sees every loss is overridden, and if a later
   version has no such method, the signs of life below find out within seconds;
-* its errors come in several shapes: all leave this module as `MeshError`.
+* it sends passwords and tokens in the clear where TLS was asked for, if the server does not insist on TLS: here it is
+  refused before;
+* it makes small letters of what the server says, also of subjects: here the server's own words are kept;
+* its errors come in several shapes: all leave this module as `MeshError`;
+* it has a queue and a task for every subscription, a future for every write, and looks at every character of every
+  header: what goes over the wire often is written in `commands` and read in `arrivals`, and is handed over at once.
+
+It is left to connect, to log in, to read, to deal with what the server says besides messages, and to close.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-import re
+import ssl
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import nats.errors
-from nats.aio.client import PING_PROTO, Client
+from nats.aio.client import PING_PROTO, Client, RawCredentials
+from nats.protocol.parser import Parser
 
+from xml_pipeline.mesh.arrivals import Arrivals
+from xml_pipeline.mesh.commands import publish_command, subscribe_command, unsubscribe_command
 from xml_pipeline.mesh.errors import (
     ConnectionDenied,
-    ConnectionFailed,
     ConnectionLost,
     MeshError,
     MeshTimeout,
     PayloadTooLarge,
 )
+from xml_pipeline.mesh.refusals import Refusal, refusal_in, why_not
 
 if TYPE_CHECKING:
-    from nats.aio.msg import Msg
-    from nats.aio.subscription import Subscription
-
+    from xml_pipeline.mesh.arrivals import Received
     from xml_pipeline.mesh.message import OnMessage
     from xml_pipeline.mesh.options import ConnectionOptions
 
@@ -48,51 +57,151 @@ __all__ = ["Connection", "OnDenied", "OnLoss"]
 _log = logging.getLogger(__name__)
 
 OnLoss = Callable[[MeshError], None]
-# What was not permitted: the subject, and the error to raise for it.
+# What was not permitted: the subject, and the error to raise for it; see `refusals.is_about`.
 OnDenied = Callable[[str, ConnectionDenied], None]
 
-_DENIED = re.compile(r'permissions violation for (publish|subscription) to "([^"]*)"', re.IGNORECASE)
-_REFUSED = re.compile(r"authorization violation|authentication (expired|revoked|timeout)|account", re.IGNORECASE)
-# Printable ASCII: what the NATS client lets through, less the control characters.
-_HEADER_NAME = re.compile(rb"[!-9;-~]*")
 _OUT_OF_REACH = 1 << 30
 # Only a message that comes near the limit, or has unusual headers, has to be measured.
 _USUAL_HEADERS = 65_536
 _MANY_HEADERS = 16
 _HEADER_LINE = 12  # its first and its last
+_AT_ONCE = 32_768  # bytes that are written without waiting for more
 _NEVER = 86_400 * 365
 _FAREWELL = 1.0
 
 
-class _Client(Client):
-    """A NATS client that tells about every loss before it deals with it, asks in order, and reads headers quickly.
+class _Parser(Parser):
+    """Hands on messages at once, and has the base class read what is none."""
 
-    These methods are its own business; in a version that has none of these names, they are simply never called.
+    def __init__(self, client: _Client) -> None:
+        super().__init__(client)
+        self._arrivals = Arrivals(client.deliver)
+
+    async def parse(self, data: bytes = b"") -> None:
+        try:
+            while (line := self._arrivals.feed(data)) is not None:
+                await super().parse(line)
+                data = b""
+        except ValueError as error:
+            raise nats.errors.ProtocolError(str(error)) from error
+
+
+class _Client(Client):
+    """A NATS client that tells about every loss before it deals with it, asks in order, and wastes no time.
+
+    What it overrides and uses are the private names of version 2.16, on which the project depends.
     """
 
     on_loss: Callable[[Exception], None]
+    on_denied: OnDenied
+    must_encrypt = False
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._ps = _Parser(self)
+        self._takers: dict[int, OnMessage] = {}
+        self._will_write = False
+
+    def _connect_command(self) -> bytes:
+        """What says who we are, which that of the base class also sends where nothing is encrypted."""
+        if self.must_encrypt and not self._server_info.get("tls_required"):
+            raise nats.errors.SecureConnWantedError
+        return super()._connect_command()
+
+    @property
+    def asks_for_certificate(self) -> bool:
+        """Whether the server wants everybody to show a certificate."""
+        return bool(self._server_info.get("tls_verify"))
+
+    async def _process_err(self, err_msg: str) -> None:
+        """That of the base class gets the text in small letters only; what it parses is still there."""
+        denied = refusal_in(bytes(self._ps.buf).partition(b"\r\n")[0].decode("utf-8", "replace"))
+        if denied is not None:
+            self.on_denied(denied.details["subject"], denied)  # the connection stays
+        else:
+            await super()._process_err(err_msg)
+
+    async def _process_op_err(self, e: Exception) -> None:
+        self.on_loss(e)
+        try:
+            await super()._process_op_err(e)
+        except OSError as error:  # it writes to the connection that is lost, in a task whose errors nobody sees
+            _log.debug("ending a lost connection: %s", error)
+
+    # -- out
+
+    def push(self, command: bytes) -> None:
+        """Send a command soon: with everything else that is sent in this turn of the loop."""
+        self._pending.append(command)
+        self._pending_data_size += len(command)
+        if self._pending_data_size > _AT_ONCE:
+            self._write()
+        elif not self._will_write:
+            self._will_write = True
+            asyncio.get_running_loop().call_soon(self._write_now)
+
+    def _write_now(self) -> None:
+        self._will_write = False
+        self._write()
+
+    def _write(self) -> None:
+        """Write what waits, unless earlier bytes are still waiting in the transport: then the task that waits for it
+        writes, and so `pending` grows until publishers wait."""
+        if not self._pending_data_size or not self.is_connected:
+            return
+        writer = getattr(self._transport, "_io_writer", None)  # a web socket has none
+        if writer is not None and not writer.transport.is_closing() and not writer.transport.get_write_buffer_size():
+            pending, self._pending = self._pending, []
+            self._pending_data_size = 0
+            writer.transport.write(b"".join(pending))
+        elif self._flush_queue is not None and self._flush_queue.empty():
+            self._flush_queue.put_nowait(asyncio.get_running_loop().create_future())
 
     async def _send_ping(self, future: asyncio.Future[bool] | None = None) -> None:
         """That of the base class overtakes what still waits to be written, so that the answer to it proves nothing:
         after a drain, requests that the server had sent before it knew of the drain would be lost."""
-        self._pongs.append(future if future is not None else asyncio.get_running_loop().create_future())
-        await self._send_command(PING_PROTO)
-        await self._flush_pending()
+        self.ask(future)
 
-    @staticmethod
-    def _parse_header_lines(raw: bytes) -> dict[str, str]:
-        """The same as that of the base class, which looks at every character of every name: it takes most of the time
-        of a small message."""
-        found = {}
-        for line in raw.split(b"\r\n"):
-            name, colon, value = line.partition(b":")
-            if colon and _HEADER_NAME.fullmatch(name := name.strip()):
-                found[name.decode("ascii")] = value.strip().decode("utf-8", "replace")
-        return found
+    def ask(self, answer: asyncio.Future[bool] | None = None) -> asyncio.Future[bool]:
+        """Ask for a sign of life, which comes after everything that the server has sent until it is asked."""
+        if answer is None:
+            answer = asyncio.get_running_loop().create_future()
+        self._pongs.append(answer)
+        self.push(PING_PROTO)
+        return answer
 
-    async def _process_op_err(self, e: Exception) -> None:
-        self.on_loss(e)
-        await super()._process_op_err(e)
+    async def _process_pong(self) -> None:
+        """That of the base class ends all reading when whoever asked has given up meanwhile."""
+        if self._pongs and self._pongs[0].done():
+            self._pongs[0] = asyncio.get_running_loop().create_future()
+        await super()._process_pong()
+
+    # -- in
+
+    def attach(self, subject: str, queue: str, on_message: OnMessage) -> int:
+        """Subscribe. Returns the number of the subscription."""
+        self._sid += 1
+        self._takers[self._sid] = on_message
+        self.push(subscribe_command(subject, queue, self._sid))
+        return self._sid
+
+    def detach(self, number: int) -> None:
+        """Tell the server that it may send no more; what it has sent is still delivered, until `forget`."""
+        self.push(unsubscribe_command(number))
+
+    def forget(self, number: int) -> None:
+        """Deliver no more."""
+        self._takers.pop(number, None)
+
+    def deliver(self, number: int, message: Received) -> None:
+        """Hand a message to who takes it; for the parser."""
+        take = self._takers.get(number)
+        if take is None:
+            return
+        try:
+            take(message)
+        except Exception:
+            _log.exception("a callback of a subscription failed")
 
 
 class Connection:
@@ -107,10 +216,9 @@ class Connection:
     def __init__(self, options: ConnectionOptions, on_loss: OnLoss, on_denied: OnDenied) -> None:
         self._options = options
         self._on_loss: OnLoss | None = on_loss
-        self._on_denied = on_denied
         self._client = _Client()
         self._client.on_loss = self._lost
-        self._subscriptions: dict[int, Subscription] = {}
+        self._client.on_denied = on_denied
         self._pinger: asyncio.Task[None] | None = None
         self._last_error: Exception | None = None
 
@@ -128,14 +236,18 @@ class Connection:
 
     async def _open(self) -> None:
         options = self._options
+        urls, context, credentials = options.urls, options.tls_context(), options.credentials()
         settings: dict[str, Any] = {}
-        if (context := options.tls_context()) is not None:
+        self._client.must_encrypt = options.must_encrypt
+        if context is not None:
             settings["tls"] = context
-        if (creds := options.credentials_file()) is not None:
-            settings["user_credentials"] = str(creds)
+        if credentials is not None and credentials.jwt:
+            settings["user_credentials"] = RawCredentials(credentials.to_file())
+        elif credentials is not None:
+            settings["nkeys_seed_str"] = credentials.seed
         try:
             await self._client.connect(
-                servers=options.urls,
+                servers=urls,
                 name=options.name or None,
                 allow_reconnect=False,
                 max_reconnect_attempts=1,
@@ -150,22 +262,26 @@ class Connection:
         except (nats.errors.Error, OSError, ValueError, ImportError) as error:
             self._on_loss = None
             await self._abandon()
-            raise self._why_not(error) from error
+            reason = self._last_error if isinstance(error, nats.errors.NoServersError) and self._last_error else error
+            raise why_not(self._kind_of(reason), reason, options) from None  # it has all that can be said
         except BaseException:
             self._on_loss = None
             await self._abandon()
             raise
         self._pinger = asyncio.create_task(self._look_for_life())
 
-    def _why_not(self, error: Exception) -> MeshError:
-        reason = self._last_error if isinstance(error, nats.errors.NoServersError) and self._last_error else error
-        where = without_password(self._options.url)
+    def _kind_of(self, error: Exception) -> Refusal:
         if isinstance(error, ImportError):
-            return ConnectionFailed(f"Credentials files need the package nkeys: pip install 'nats-py[nkeys]' ({error})")
-        if isinstance(reason, nats.errors.AuthorizationError) or _REFUSED.search(str(reason)):
-            return ConnectionDenied(f"The server at {where} refused the credentials: {reason}")
-        text = str(reason) or type(reason).__name__
-        return ConnectionFailed(f"There is no connection to the mesh at {where}: {text}. Is it running?")
+            return Refusal.NO_KEYS
+        if isinstance(error, nats.errors.AuthorizationError):
+            return Refusal.CREDENTIALS
+        if isinstance(error, nats.errors.SecureConnWantedError):
+            return Refusal.NOT_ENCRYPTED
+        if isinstance(error, ssl.SSLCertVerificationError):
+            return Refusal.CERTIFICATE
+        if self._client.asks_for_certificate and isinstance(error, OSError):
+            return Refusal.OUR_CERTIFICATE  # with the present TLS, the server simply hangs up
+        return Refusal.TLS if isinstance(error, ssl.SSLError) else Refusal.UNKNOWN
 
     # -- what the server says
 
@@ -197,6 +313,10 @@ class Connection:
             raise ConnectionLost
         if len(body) + _USUAL_HEADERS > self.max_payload or len(headers or ()) > _MANY_HEADERS:
             self._check_size(body, headers or {})
+        command = publish_command(subject, body, reply, headers)
+        if command is not None:
+            self._client.push(command)
+            return
         step = self._client.publish(subject, body, reply, headers)
         try:
             step.send(None)
@@ -213,8 +333,8 @@ class Connection:
         if size > self.max_payload:
             raise PayloadTooLarge(f"A message of {size} bytes is larger than the {self.max_payload} the server allows.")
 
-    async def subscribe(self, subject: str, on_message: OnMessage, queue: str = "") -> int:
-        """Subscribe.
+    def subscribe(self, subject: str, on_message: OnMessage, queue: str = "") -> int:
+        """Subscribe to a subject, which must have been checked.
 
         Returns:
             What `unsubscribe` and `drain` take.
@@ -224,25 +344,13 @@ class Connection:
         """
         if not self.is_alive:
             raise ConnectionLost
+        return self._client.attach(subject, queue, on_message)
 
-        async def deliver(message: Msg) -> None:
-            on_message(message)
-
-        try:
-            subscription = await self._client.subscribe(subject, queue, deliver, pending_bytes_limit=0)
-        except nats.errors.Error as error:
-            raise translated(error) from error
-        self._subscriptions[id(subscription)] = subscription
-        return id(subscription)
-
-    async def unsubscribe(self, key: int) -> None:
+    def unsubscribe(self, key: int) -> None:
         """End a subscription; what has not been delivered is not. On a lost connection it does nothing."""
-        subscription = self._subscriptions.pop(key, None)
-        if subscription is not None and self.is_alive:
-            try:
-                await subscription.unsubscribe()
-            except (nats.errors.Error, OSError) as error:
-                _log.debug("unsubscribing: %s", error)
+        self._client.forget(key)
+        if self.is_alive:
+            self._client.detach(key)
 
     async def drain(self, key: int, timeout: float) -> None:
         """End a subscription after everything that the server has sent to it was delivered.
@@ -251,12 +359,14 @@ class Connection:
             key: from `subscribe`.
             timeout: seconds to wait for the server.
         """
-        subscription = self._subscriptions.pop(key, None)
-        if subscription is not None and self.is_alive:
-            try:
-                await asyncio.wait_for(subscription.drain(), timeout)  # type: ignore[no-untyped-call]
-            except (nats.errors.Error, OSError, TimeoutError) as error:
-                _log.debug("draining a subscription: %s", error)
+        try:
+            if self.is_alive:
+                self._client.detach(key)
+                await self.flush(timeout)
+        except MeshError as error:
+            _log.debug("draining a subscription: %s", error)
+        finally:
+            self._client.forget(key)
 
     async def flush(self, timeout: float) -> None:
         """Wait until the server has everything that was published so far.
@@ -266,12 +376,12 @@ class Connection:
             MeshTimeout: the server did not say so in time.
         """
         if self.is_alive:
+            answer = self._client.ask()
             try:
-                await self._client.flush(timeout)  # type: ignore[arg-type]  # seconds, also parts of one
-            except nats.errors.TimeoutError as error:
+                async with asyncio.timeout(timeout):
+                    await answer
+            except TimeoutError as error:
                 raise MeshTimeout("The server did not answer in time.", timeout=timeout) from error
-            except (nats.errors.Error, OSError) as error:
-                raise translated(error) from error
         if not self.is_alive:
             raise ConnectionLost
 
@@ -300,10 +410,7 @@ class Connection:
     async def _failed(self, error: Exception) -> None:
         """Whatever the client reports outside of a call: most of it belongs to the log."""
         self._last_error = error
-        if denied := _DENIED.search(str(error)):
-            operation, subject = denied.groups()
-            self._on_denied(subject, denied_error(operation.lower(), subject))
-        elif isinstance(error, nats.errors.StaleConnectionError):  # its subclass, the end of the input, too
+        if isinstance(error, nats.errors.StaleConnectionError):  # its subclass, the end of the input, too
             self._lost(error)
         elif not isinstance(error, nats.errors.Error | OSError):
             _log.error("a callback of a subscription failed", exc_info=error)
@@ -325,14 +432,10 @@ class Connection:
         if self._pinger is not None and self._pinger is not asyncio.current_task():
             self._pinger.cancel()
         try:
-            await asyncio.wait_for(self._client.close(), _FAREWELL)
-        except (nats.errors.Error, OSError, TimeoutError) as error:
+            async with asyncio.timeout(_FAREWELL):
+                await self._client.close()
+        except (nats.errors.Error, OSError, TimeoutError, AssertionError) as error:  # the last: it never began
             _log.debug("closing: %s", error)
-        for subscription in self._subscriptions.values():
-            task = getattr(subscription, "_wait_for_msgs_task", None)
-            if task is not None:
-                task.cancel()
-        self._subscriptions.clear()
         transport = getattr(self._client, "_transport", None)
         if transport is not None:
             transport.close()
@@ -349,16 +452,3 @@ def translated(error: Exception) -> MeshError:
     if isinstance(error, nats.errors.BadSubjectError | nats.errors.BadHeaderError):
         return MeshError(message=str(error) or "A header cannot be sent.")
     return ConnectionLost(details={"reason": str(error) or type(error).__name__})
-
-
-def denied_error(operation: str, subject: str) -> ConnectionDenied:
-    """The error of a subject that the server does not permit."""
-    verb = "publish to" if operation == "publish" else "subscribe to"
-    return ConnectionDenied(
-        f"The server does not permit to {verb} {subject}.", details={"operation": operation, "subject": subject}
-    )
-
-
-def without_password(url: str) -> str:
-    """The URL as it may stand in a log or an error."""
-    return re.sub(r"//[^@/,]*@", "//***@", url)

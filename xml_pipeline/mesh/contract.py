@@ -9,6 +9,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, Field
 
 from xml_pipeline.mesh import tools
+from xml_pipeline.mesh.card import agent_card
 from xml_pipeline.mesh.catalog_entry import CatalogEntry
 from xml_pipeline.mesh.errors import InvalidReply
 from xml_pipeline.mesh.subjects import agent_subject
@@ -144,6 +145,10 @@ class AgentContract(BaseModel):
     def to_tool_schema(self) -> dict[str, Any]:
         """Name, description and input schema, for a model that calls tools.
 
+        The input schema is that of the agent, if that is one of an object. Other input (a number, a list, one of
+        several models) is the property ``value`` of one, for providers take nothing else; `tool_payload` takes it out
+        of the arguments again.
+
         Raises:
             ValueError: it takes no requests, or its name is too long for a tool.
         """
@@ -152,9 +157,56 @@ class AgentContract(BaseModel):
         return tools.tool_schema(self.name, self.description, self.input_schema, self.output_schema)
 
     def to_openai_tool(self, *, api: Literal["chat", "responses"] = "chat", strict: bool = False) -> dict[str, Any]:
-        """It as a tool of OpenAI's APIs; see `tools.openai_tool`. Raises as `to_tool_schema`."""
+        """It as a tool of OpenAI's APIs.
+
+        Args:
+            api: nested for ``chat``, flat for ``responses``.
+            strict: whether the model must keep to the schema; then it gives ``null`` for what it leaves out, and
+                `tool_payload` must have its arguments.
+
+        Raises:
+            ValueError: as `to_tool_schema`; or ``strict``, and the input has what cannot be said there, such as a
+                dictionary.
+        """
         return tools.openai_tool(self.to_tool_schema(), api, strict)
 
     def to_anthropic_tool(self) -> dict[str, Any]:
-        """It as a tool of Anthropic's API. Raises as `to_tool_schema`."""
-        return self.to_tool_schema()
+        """It as a tool of Anthropic's API.
+
+        Raises:
+            ValueError: as `to_tool_schema`; or a property has a name that is not taken there.
+        """
+        return tools.anthropic_tool(self.to_tool_schema())
+
+    def tool_payload(self, arguments: dict[str, Any] | str) -> Any:
+        """What to call the agent with, of what a model gave as the arguments of one of these tools.
+
+        Args:
+            arguments: the object, or its JSON.
+
+        Raises:
+            ValueError: that is no object, or lacks the one property there is.
+        """
+        return tools.payload_of(arguments, self.input_schema)
+
+    def to_agent_card(
+        self, url: str | None = None, *, binding: str = "JSONRPC", protocol_version: str = "1.0"
+    ) -> dict[str, Any]:
+        """It as an agent card of the A2A protocol, versions 1.0 and 0.3.
+
+        It has what the document of the registry has, except for what only the mesh knows (``x-agentmesh``), and
+
+        * where to reach the agent by A2A, if that is given: the mesh does not speak A2A, a gateway in front of it may.
+          Without it, the card is one to show, and no client can be made from it;
+        * ``defaultInputModes`` and ``defaultOutputModes``, which are JSON;
+        * the name for a description, and the first part of the name for a tag, where there is none: a card must have
+          both. The version is ``0.0.0`` where the agent has an empty one.
+
+        Readers of cards ignore what is the mesh's own in it: ``capabilities.invocable``, and the schemas of the skill.
+
+        Args:
+            url: where a gateway serves the agent.
+            binding: how, there: ``JSONRPC``, ``HTTP+JSON`` or ``GRPC``.
+            protocol_version: of A2A, there.
+        """
+        return agent_card(self, url, binding, protocol_version)

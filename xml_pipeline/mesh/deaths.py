@@ -80,7 +80,9 @@ class DeathNotice:
     def concerns(self, expected: Expected) -> bool:
         """Whether what is waited for cannot come any more."""
         if expected.instance_id:
-            return expected.instance_id == self.instance_id
+            # A host may take its leave of one agent and go on with the others.
+            parted = self.reason == FAREWELL and expected.agent != self.agent
+            return expected.instance_id == self.instance_id and not parted
         return self.is_last and bool(self.agent) and expected.agent == self.agent
 
 

@@ -17,11 +17,13 @@ class Delivered:
         revision: its number in the stream.
         number: its number among those of the consumer.
         pending: how many are to come.
+        times: how often it was delivered, this time included.
     """
 
     revision: int
     number: int
     pending: int
+    times: int = 1
 
     @classmethod
     def of(cls, reply: str) -> Delivered | None:
@@ -36,6 +38,6 @@ class Delivered:
         if len(tokens) > 9:
             tokens = tokens[2:]
         try:
-            return cls(int(tokens[5]), int(tokens[6]), int(tokens[8]))
+            return cls(int(tokens[5]), int(tokens[6]), int(tokens[8]), int(tokens[4]))
         except ValueError:
             return None

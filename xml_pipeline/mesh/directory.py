@@ -51,6 +51,10 @@ class Directory:
             )
         return NotFound(f"There is no agent '{name}'.", agent=name, request_id=request_id)
 
+    def may_return(self, name: str) -> bool:
+        """Whether an agent that is not there was there a moment ago."""
+        return self._catalog.may_return(name)
+
     async def must_exist(self, name: str) -> None:
         """Refuse a name that nobody has.
 

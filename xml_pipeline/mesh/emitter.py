@@ -7,11 +7,13 @@ import logging
 from typing import TYPE_CHECKING
 
 from xml_pipeline.mesh.errors import ConnectionLost, HandlerError, MeshError, for_peers
+from xml_pipeline.mesh.feeds import Feeds
 from xml_pipeline.mesh.protocol import Frame, FrameKind
 from xml_pipeline.mesh.subjects import errors_subject, events_subject
 
 if TYPE_CHECKING:
     from xml_pipeline.mesh.agent import Agent
+    from xml_pipeline.mesh.agent_log import AgentLog
     from xml_pipeline.mesh.link import Link
 
 __all__ = ["Emitter"]
@@ -28,41 +30,71 @@ class Emitter:
     A publisher waits while there is no connection, and goes on with the event it had. When it ends, however that is,
     its subscribers are told.
 
+    ::
+
+        running --told to stop--> publishing what it has yielded --> ended
+           |                  \\--> in a loop over what the mesh delivers: handling what it has --> ended
+           |                   \\--> anything else: cancelled --> ended
+           \\--ends, fails--> ended
+
+    What it has in its hands is known if it is an event that it has yielded, or an entry or message that a loop of its
+    own has taken (of `AgentMesh.subscribe`, or `KV.watch`): that is finished, and then it ends by itself. Otherwise it
+    may be idle, or about to make an event; only its own code knows, and is told by a cancellation, at once. What it
+    does about that, it may do until the deadline.
+
     Args:
         agent: which.
         link: the connection.
         instance_id: this host.
+        log: of the agent.
     """
 
-    def __init__(self, agent: Agent, link: Link, instance_id: str) -> None:
+    def __init__(self, agent: Agent, link: Link, instance_id: str, log: AgentLog) -> None:
         self.agent = agent
+        self.log = log
         self._link = link
         self._instance_id = instance_id
         self._sent = 0
+        self._feeds = Feeds()
         self._stopping = False
+        self._is_sending = False
         self._task: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
         """Begin."""
         self._task = asyncio.create_task(self._run())
 
-    async def stop(self, timeout: float) -> None:
-        """Let it finish the event it is at, then end it.
-
-        Args:
-            timeout: seconds for that; afterwards it is cancelled.
-        """
-        task, self._task = self._task, None
-        if task is None:
+    def tell(self) -> None:
+        """Tell it to stop. Safe twice."""
+        if self._stopping or self._task is None:
             return
         self._stopping = True
-        await asyncio.wait([task], timeout=timeout if self.agent.handler.shape.streaming else 0)
+        self._feeds.end()
+        # What is ready by now comes first: e.g. the event that it was waiting for.
+        asyncio.get_running_loop().call_soon(self._end_if_idle)
+
+    def _end_if_idle(self) -> None:
+        if self._task is not None and not self._feeds.were_ended and not self._is_sending:
+            self._task.cancel()
+
+    async def stop(self, timeout: float) -> None:
+        """Tell it to stop, and let it finish what it has in its hands.
+
+        Args:
+            timeout: seconds for that; afterwards it is cancelled, again if need be.
+        """
+        self.tell()
+        task = self._task
+        if task is None:
+            return
+        await asyncio.wait([task], timeout=timeout)
         task.cancel()
         _, stubborn = await asyncio.wait([task], timeout=_FAREWELL)
         if stubborn:
             _log.warning("%s does not end when it is cancelled", self.agent.name)
 
     async def _run(self) -> None:
+        self._feeds.adopt()
         error = await self._outcome()
         try:
             if error is not None:
@@ -101,9 +133,11 @@ class Emitter:
         events = handler.function()
         try:
             async for event in events:
+                self._is_sending = True
                 await self._emit(FrameKind.CHUNK, handler.body_of(event))
+                self._is_sending = False
                 self._sent += 1
-                if self._stopping:
+                if self._stopping and not self._feeds.were_ended:
                     return
         finally:
             await events.aclose()
@@ -114,12 +148,14 @@ class Emitter:
             try:
                 return await self._link.publish(events_subject(self.agent.name), body, headers=headers)
             except ConnectionLost:
-                if self._stopping:
+                if self._stopping and kind is FrameKind.END:
                     raise
                 await self._link.wait_up(_PATIENCE)
 
     async def _tell(self, error: MeshError) -> None:
-        body = for_peers(error, agent=self.agent.name, request_id="").to_json()
+        told = for_peers(error, agent=self.agent.name, request_id="")
+        self.log.failed("", told)
+        body = told.to_json()
         frame = Frame(FrameKind.ERROR, instance_id=self._instance_id).to_headers()
         if self.agent.handler.shape.streaming:
             await self._link.publish(events_subject(self.agent.name), body, headers=frame)

@@ -15,6 +15,7 @@ from xml_pipeline.mesh.subjects import new_id
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
 
+    from xml_pipeline.mesh.errors import ConnectionDenied
     from xml_pipeline.mesh.jetstream import JetStream
     from xml_pipeline.mesh.link import Link
     from xml_pipeline.mesh.message import Message
@@ -48,7 +49,14 @@ async def fetch(
     inbox, consumer = link.inbox(), new_id()
     subscription = await link.subscribe(inbox, news.put_nowait)
     told = news.put_nowait
+    asked = f"$JS.API.CONSUMER.MSG.NEXT.{stream}.{consumer}"
+
+    def denied(what: str, error: ConnectionDenied) -> None:
+        if what == asked:
+            news.put_nowait(error)
+
     link.on_lost.append(told)
+    link.on_denied.append(denied)
     try:
         creation = _creation(stream, consumer, subject, last_of_each)
         made = await jetstream.api(f"CONSUMER.CREATE.{stream}.{consumer}", creation)
@@ -56,7 +64,7 @@ async def fetch(
         while pending:
             batch = min(_AT_ONCE, pending)
             body = json.dumps({"batch": batch, "no_wait": True}).encode()
-            await link.publish(f"$JS.API.CONSUMER.MSG.NEXT.{stream}.{consumer}", body, inbox)
+            await link.publish(asked, body, inbox)
             for _ in range(batch):
                 message = await _next(news)
                 numbers = Delivered.of(message.reply)
@@ -68,6 +76,7 @@ async def fetch(
                     return
     finally:
         link.on_lost.remove(told)
+        link.on_denied.remove(denied)
         await subscription.close()
         await _forget(jetstream, stream, consumer)
 
@@ -89,7 +98,8 @@ def _creation(stream: str, consumer: str, subject: str, last_of_each: bool) -> d
 
 async def _next(news: asyncio.Queue[Message | MeshError]) -> Message:
     try:
-        found = await asyncio.wait_for(news.get(), _TIMEOUT)
+        async with asyncio.timeout(_TIMEOUT):
+            found = await news.get()
     except TimeoutError:
         raise MeshTimeout("The server did not send what it has in time.", timeout=_TIMEOUT) from None
     if isinstance(found, MeshError):

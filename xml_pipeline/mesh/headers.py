@@ -10,6 +10,7 @@ from typing import Final
 __all__ = [
     "ACCEPT",
     "ACCEPTED",
+    "BUDGET",
     "CONTENT_TYPE",
     "CREDIT",
     "DEADLINE",
@@ -26,9 +27,11 @@ __all__ = [
     "STREAM",
     "STREAM_END",
     "STREAM_SEQ",
+    "THREAD",
     "TRACEPARENT",
     "TRUE",
     "USAGE",
+    "XML",
 ]
 
 REQUEST_ID: Final = "X-Mesh-Request-Id"
@@ -46,12 +49,15 @@ DEADLINE: Final = "X-Mesh-Deadline"  # milliseconds that the caller will go on w
 ACCEPT: Final = "X-Mesh-Accept"  # an inbox that is told at once which host has the request
 CREDIT: Final = "X-Mesh-Credit"  # chunks that the consumer takes before it gives more credit
 TRACEPARENT: Final = "traceparent"
+THREAD: Final = "X-Mesh-Thread"  # of the caller's organism: where its call comes from
+BUDGET: Final = "X-Mesh-Budget"  # tokens that the caller's conversation has left
 
 OK: Final = "ok"
 ERROR: Final = "error"
 ACCEPTED: Final = "accepted"  # the value of STATUS in what is sent to the inbox of ACCEPT
 TRUE: Final = "true"
 FALSE: Final = "false"
+XML: Final = "application/xml"  # the value of CONTENT_TYPE in a request that is an envelope
 
 # Of the server, not of the mesh.
 SERVER_STATUS: Final = "Status"

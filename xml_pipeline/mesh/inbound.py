@@ -25,7 +25,7 @@ class Inbound:
         most: bytes that may wait.
     """
 
-    __slots__ = ("_bytes", "_error", "_messages", "_most", "_reader", "_what")
+    __slots__ = ("_bytes", "_error", "_is_over", "_messages", "_most", "_reader", "_what")
 
     def __init__(self, what: str, most: int = _MOST_BYTES) -> None:
         self._what = what
@@ -33,6 +33,7 @@ class Inbound:
         self._messages: deque[Message] = deque()
         self._bytes = 0
         self._error: MeshError | None = None
+        self._is_over = False
         self._reader: asyncio.Future[None] | None = None
 
     def __len__(self) -> int:
@@ -40,7 +41,7 @@ class Inbound:
 
     def put(self, message: Message) -> None:
         """A message came."""
-        if self._error is not None:
+        if self._error is not None or self._is_over:
             return
         self._bytes += len(message.data)
         if self._bytes > self._most:
@@ -55,12 +56,18 @@ class Inbound:
             self._error = error
             self._wake()
 
+    def end(self) -> None:
+        """The reader is to have no more, not even what is there."""
+        self._is_over = True
+        self._messages.clear()
+        self._wake()
+
     def _wake(self) -> None:
         if self._reader is not None and not self._reader.done():
             self._reader.set_result(None)
 
     async def get(self, timeout: float | None) -> Message | None:
-        """The next message; ``None`` if none came in time.
+        """The next message; ``None`` if none came in time, or after `end`.
 
         Args:
             timeout: in seconds; ``None`` for as long as it takes.
@@ -68,13 +75,13 @@ class Inbound:
         Raises:
             MeshError: what `fail` was called with.
         """
-        if not self._messages and self._error is None:
+        if not self._messages and self._error is None and not self._is_over:
             await self._come(timeout)
         if self._messages:
             message = self._messages.popleft()
             self._bytes -= len(message.data)
             return message
-        if self._error is not None:
+        if self._error is not None and not self._is_over:
             raise self._error
         return None
 

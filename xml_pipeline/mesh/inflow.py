@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from xml_pipeline.mesh.errors import ChunkSequenceError, MeshError, MeshTimeout
 from xml_pipeline.mesh.protocol import Frame, FrameKind
+from xml_pipeline.mesh.usage import collect
 
 if TYPE_CHECKING:
     from xml_pipeline.mesh.credit import Window
@@ -71,6 +72,8 @@ class Inflow:
                 )
             if frame.seq >= 0:  # there are peers that do not count
                 self._count(frame.seq)
+            if frame.usage:
+                collect(frame.usage)
             return None
 
     async def _next_message(self) -> Message:

@@ -6,6 +6,7 @@ import json
 from typing import TYPE_CHECKING
 
 from xml_pipeline.mesh.bucket_watch import BucketWatch
+from xml_pipeline.mesh.subjects import is_agent_name
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -18,13 +19,13 @@ __all__ = ["Instances", "agents_of"]
 
 
 def agents_of(value: bytes) -> frozenset[str]:
-    """The agents that a record names; of one that makes no sense, none."""
+    """The agents that a record names, without what is no name; of a record that makes no sense, none."""
     try:
         found = json.loads(value)
     except (ValueError, RecursionError):
         return frozenset()
     names = found.get("agents") if isinstance(found, dict) else None
-    return frozenset(name for name in names if isinstance(name, str)) if isinstance(names, list) else frozenset()
+    return frozenset(filter(is_agent_name, names)) if isinstance(names, list) else frozenset()
 
 
 class Instances:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from contextvars import ContextVar
+from time import monotonic
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -11,6 +12,7 @@ if TYPE_CHECKING:
     from xml_pipeline.mesh.message import Message
     from xml_pipeline.mesh.protocol import Request
     from xml_pipeline.mesh.slots import Slots
+    from xml_pipeline.mesh.usage import Usage
 
 __all__ = ["Job", "Lending", "current_job"]
 
@@ -33,17 +35,22 @@ class Job:
         deadline: in the loop's time, when its caller stops waiting; ``None`` if it does not.
 
     Attributes:
+        has_begun: whether its handler has.
         has_slot: whether it holds one of the slots.
         answered: whether its last word was sent.
         is_over: whether its handler has ended.
         reason: why this host gave it up, if it did.
         task: that of its handler.
+        arrived: when it was made, in seconds of `time.monotonic`.
+        usage: what its handler reported so far, if it did.
     """
 
     __slots__ = (
         "answered",
+        "arrived",
         "asking",
         "deadline",
+        "has_begun",
         "has_slot",
         "is_over",
         "message",
@@ -51,7 +58,7 @@ class Job:
         "request",
         "slots",
         "task",
-        "timer",
+        "usage",
     )
 
     def __init__(self, message: Message, request: Request, slots: Slots[Job], deadline: float | None) -> None:
@@ -59,23 +66,24 @@ class Job:
         self.request = request
         self.slots = slots
         self.deadline = deadline
+        self.has_begun = False
         self.has_slot = False
         self.answered = False
         self.is_over = False
         self.asking = 0
         self.reason: MeshError | None = None
         self.task: asyncio.Task[None] | None = None
-        self.timer: asyncio.TimerHandle | None = None
+        self.arrived = monotonic()
+        self.usage: Usage | None = None
 
     def begin(self) -> None:
         """The code that runs in this task belongs to it from now on."""
+        self.has_begun = True
         _CURRENT.set(self)
 
     def end(self) -> None:
         """It is over, whatever tasks its handler left behind still do."""
         self.is_over = True
-        if self.timer is not None:
-            self.timer.cancel()
         if self.has_slot:
             self.has_slot = False
             self.slots.release()

@@ -181,14 +181,21 @@ class KV:
         Raises:
             KVKeyNotFound: the key has none.
             KVConflict: others were always faster.
+            ConnectionLost: there is no connection, and nothing was sent; or it did not come back in time, and it is not
+                known whether the change was stored.
             MeshTimeout: it is not known whether the change was stored.
         """
         await self._ready()
+        self._link.connection()
         write = ConditionalWrite(self._link, self._bucket, key)
         pauses = Pauses(timeout)
         tries = 0
         while True:
-            found = await self.entry(key)
+            try:
+                found = await self.entry(key)
+            except (MeshTimeout, ConnectionLost) as error:
+                await write.until_up(pauses, error)
+                continue
             value = fn(text_of(found))
             after = bytes_of(await value if inspect.isawaitable(value) else value)
             if after == found.value:
@@ -270,7 +277,9 @@ class KV:
             resume: a name under which the server remembers what was handled, so that a later loop goes on from there;
                 loops of the same name and pattern share the changes, also across processes. A change counts as handled
                 when the next one is asked for. When the loop is left, the change that it is at is given to another
-                loop, or to the next; so it may come again. Without a name, every loop gets everything.
+                loop, or to the next; so it may come again. When the server crashes, what it was told in its last
+                moments may be lost with it: then changes that were handled just before come again, though not to the
+                loop that handled them; none is left out. Without a name, every loop gets everything.
 
         Yields:
             The changes, as `KVEntry` with key, value, revision and operation.
@@ -280,7 +289,7 @@ class KV:
             ValueError: ``resume`` is too long.
         """
         check_pattern(pattern)
-        feed: Feed
+        feed: Feed[KVEntry[bytes]]
         if resume:
             feed = Cursor(self._link, self._replies, self._bucket, pattern, resume)
         else:

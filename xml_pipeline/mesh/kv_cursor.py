@@ -8,11 +8,18 @@ them: a reader asks for one change, handles it, and asks for the next, which say
 
 A change that a reader has, and neither confirms nor hands back, because its process died, is given to another reader
 after ``patience``. While the reader lives it says so in time, however long it works.
+
+The server writes down a little later what it has given out, and what was confirmed. When it crashes, it may remember an
+earlier state than that: then changes that were handled just before are given out again. A reader passes over those that
+it has confirmed itself; another one gets them. Changes themselves are stored before their writers are told, so that a
+crash of the server loses none; a power failure may lose the newest, unless the server syncs each. Since it then finds
+its cursors ahead of its changes, and sets them back, what is written afterwards is not passed over.
 """
 
 from __future__ import annotations
 
 import asyncio
+import copy
 import hashlib
 import json
 import logging
@@ -55,6 +62,7 @@ _HANDLED = b"+ACK"
 _BACK = b"-NAK"
 _AT_WORK = b"+WPI"
 _NOTHING_YET = ("404", "408")
+_IS_THERE = 10148  # the server's error for a consumer that was made by somebody who said something else about it
 
 
 def consumer_name(name: str, pattern: str) -> str:
@@ -91,13 +99,22 @@ class Cursor:
         pattern: which keys; it must have been checked.
         name: of the cursor.
         patience: seconds after which the server gives up a reader that says nothing.
+        skip: whether a cursor that is new on the server begins after the keys as they are then.
 
     Raises:
         ValueError: the name cannot be one.
     """
 
     def __init__(
-        self, link: Link, replies: Replies, bucket: Bucket, pattern: str, name: str, patience: float = _PATIENCE
+        self,
+        link: Link,
+        replies: Replies,
+        bucket: Bucket,
+        pattern: str,
+        name: str,
+        patience: float = _PATIENCE,
+        *,
+        skip: bool = False,
     ) -> None:
         self._link = link
         self._replies = replies
@@ -105,8 +122,10 @@ class Cursor:
         self._pattern = pattern
         self._consumer = consumer_name(name, pattern)
         self._patience = patience
+        self._skip = skip
         self._created: Any = None  # of the bucket
         self._is_made = False
+        self._asked = f"$JS.API.CONSUMER.MSG.NEXT.{bucket.stream}.{self._consumer}"
         self._inbox = link.inbox()
         self._subscription: Subscription | None = None
         self._requests = 0
@@ -131,6 +150,7 @@ class Cursor:
         """
         self._subscription = await self._link.subscribe(self._inbox + ".*", self._arrived)
         self._link.on_lost.append(self._lost)
+        self._link.on_denied.append(self._denied)
         self._link.on_restored.append(self._news.set)
         await self._make()
 
@@ -166,6 +186,7 @@ class Cursor:
                 return
             if self._lost in self._link.on_lost:
                 self._link.on_lost.remove(self._lost)
+                self._link.on_denied.remove(self._denied)
                 self._link.on_restored.remove(self._news.set)
             try:
                 await subscription.drain(_FAREWELL)  # a change may be on its way
@@ -199,14 +220,18 @@ class Cursor:
             "durable_name": self._consumer,
             "ack_policy": "explicit",
             "ack_wait": int(self._patience * _NANOSECONDS),
-            "deliver_policy": "last_per_subject",
+            # In another bucket of the same name, everything is new.
+            "deliver_policy": "new" if self._skip and self._created is None else "last_per_subject",
             "filter_subject": self._bucket.prefix + self._pattern,
             "max_deliver": -1,
             "replay_policy": "instant",
         }
-        await self._bucket.jetstream.api(
-            f"CONSUMER.CREATE.{stream}.{self._consumer}", {"stream_name": stream, "config": config}
-        )
+        creation = {"stream_name": stream, "config": config, "action": "create"}
+        try:
+            await self._bucket.jetstream.api(f"CONSUMER.CREATE.{stream}.{self._consumer}", creation)
+        except StorageError as error:
+            if error.details.get("err_code") != _IS_THERE:
+                raise
         if info.get("created") != self._created or info["state"]["last_seq"] < max(self._handled, default=0):
             self._created = info.get("created")  # the revisions of another bucket mean something else
             self._handled.clear()
@@ -241,9 +266,8 @@ class Cursor:
             "expires": int(_EXPIRES * _NANOSECONDS),
             "idle_heartbeat": int(_HEARTBEAT * _NANOSECONDS),
         }
-        subject = f"$JS.API.CONSUMER.MSG.NEXT.{self._bucket.stream}.{self._consumer}"
         try:
-            await self._link.publish(subject, json.dumps(body).encode(), f"{self._inbox}.{self._requests}")
+            await self._link.publish(self._asked, json.dumps(body).encode(), f"{self._inbox}.{self._requests}")
         except BaseException:
             self._is_asking = False
             raise
@@ -253,7 +277,8 @@ class Cursor:
         while self._is_asking and not self._waiting and not self._is_over:
             self._news.clear()
             try:
-                await asyncio.wait_for(self._news.wait(), _HEARTBEAT * _SILENCE)
+                async with asyncio.timeout(_HEARTBEAT * _SILENCE):
+                    await self._news.wait()
             except TimeoutError:
                 self._is_asking = self._is_made = False
                 raise MeshTimeout("The server gave no sign of life.") from None
@@ -269,6 +294,12 @@ class Cursor:
     def _lost(self, _: MeshError) -> None:
         self._is_asking = self._is_made = False
         self._news.set()
+
+    def _denied(self, subject: str, error: ConnectionDenied) -> None:
+        if subject == self._asked:
+            self._is_asking = False
+            self._trouble = copy.copy(error)
+            self._news.set()
 
     # -- what it sends
 

@@ -17,6 +17,7 @@ from xml_pipeline.mesh.kv_entry import KVEntry
 
 if TYPE_CHECKING:
     from xml_pipeline.mesh.bucket import Bucket
+    from xml_pipeline.mesh.errors import ConnectionDenied
     from xml_pipeline.mesh.link import Link
 
 __all__ = ["Backlog", "KVWatch"]
@@ -64,6 +65,10 @@ class Backlog:
         else:
             self._latest[entry.key] = entry
 
+    def knows(self, key: str) -> bool:
+        """Whether the key has a value, as far as was seen."""
+        return key in self._alive
+
     def reset(self) -> None:
         """The bucket is gone, and with it all keys: each counts as deleted. What follows is another bucket's."""
         self._recent.clear()
@@ -91,20 +96,29 @@ class KVWatch:
         link: the connection.
         bucket: what to follow.
         pattern: which keys; it must have been checked.
+        skip: whether to leave out the keys as they are when it begins.
     """
 
-    def __init__(self, link: Link, bucket: Bucket, pattern: str) -> None:
+    def __init__(self, link: Link, bucket: Bucket, pattern: str, *, skip: bool = False) -> None:
         self._link = link
         self._bucket = bucket
+        self._skip = skip
         self._backlog = Backlog()
-        self._watch = BucketWatch(link, bucket, pattern, self._arrived, self._replaced)
+        self._watch = BucketWatch(link, bucket, pattern, self._arrived, self._replaced, on_refused=self._refuse)
+        self._refused: ConnectionDenied | None = None
         self._starting: asyncio.Task[None] | None = None
         self._news = asyncio.Event()
         self._is_over = False
         self._stopping = asyncio.Lock()
 
     async def start(self) -> None:
-        """Begin."""
+        """Begin.
+
+        Raises:
+            MeshError: it is not known what is to be skipped.
+        """
+        if self._skip:
+            await self._watch.skip()
         self._starting = asyncio.create_task(self._begin())
         self._starting.add_done_callback(lambda _: self._news.set())
 
@@ -113,12 +127,15 @@ class KVWatch:
 
         Raises:
             MeshError: it could not begin.
+            ConnectionDenied: the server does not permit it any more.
         """
         while not self._is_over:
             entry = self._backlog.take()
             if entry is not None:
                 return entry
             self._news.clear()
+            if self._refused is not None:
+                raise self._refused
             if self._starting is not None and self._starting.done():
                 starting, self._starting = self._starting, None
                 await starting  # raises what there was
@@ -149,7 +166,13 @@ class KVWatch:
                 await self._link.wait_up(_LONG)
 
     def _arrived(self, entry: KVEntry[bytes]) -> None:
+        if entry.is_deleted and not (self._skip or self._watch.is_complete or self._backlog.knows(entry.key)):
+            return  # it was deleted before this loop began
         self._backlog.add(entry)
+        self._news.set()
+
+    def _refuse(self, error: ConnectionDenied) -> None:
+        self._refused = error
         self._news.set()
 
     def _replaced(self) -> None:

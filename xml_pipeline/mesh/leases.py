@@ -21,7 +21,8 @@ import random
 from typing import TYPE_CHECKING
 
 from xml_pipeline.mesh.bucket_watch import BucketWatch
-from xml_pipeline.mesh.errors import MeshError
+from xml_pipeline.mesh.errors import ConnectionDenied, MeshError
+from xml_pipeline.mesh.subjects import is_request_id
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection
@@ -80,6 +81,7 @@ class Leases:
         self._burial = burial
         self._seconds = link.options.lease
         self._held: frozenset[str] = frozenset()
+        self._may_hold = True
         self._leases: dict[str, _Lease] = {}
         self._watch = BucketWatch(link, bucket, ">", self._seen, self._leases.clear)
         self._changed = asyncio.Event()
@@ -110,7 +112,7 @@ class Leases:
     # -- our own
 
     async def hold(self, names: Collection[str]) -> None:
-        """Say from now on that this host is there.
+        """Say from now on that this host is there. Where the server does not permit it, it is not said.
 
         Args:
             names: the agents it serves.
@@ -119,9 +121,17 @@ class Leases:
             MeshError: it could not be said; it is tried again.
         """
         self._held = frozenset(names)
-        if self._renewing is None:
-            self._renewing = asyncio.create_task(self._renew_again_and_again())
-        await self._renew()
+        if not self._may_hold:
+            return
+        try:
+            await self._renew()
+        except ConnectionDenied as error:
+            self._may_hold = False
+            _log.warning("others will notice only through a monitor if this host is gone: %s", error)
+            return
+        finally:
+            if self._renewing is None and self._may_hold:
+                self._renewing = asyncio.create_task(self._renew_again_and_again())
 
     async def let_go(self) -> None:
         """Say it no more: this host leaves.
@@ -154,6 +164,8 @@ class Leases:
         return lease is not None and lease.due <= asyncio.get_running_loop().time()
 
     def _seen(self, entry: KVEntry[bytes]) -> None:
+        if not is_request_id(entry.key):
+            return  # no host has such an id, and one cannot even delete every key there may be
         if entry.key == self._instance_id:
             if entry.is_deleted and self._held and self.on_buried is not None:
                 self.on_buried()
@@ -178,12 +190,21 @@ class Leases:
             now = loop.time()
             wakes = max(now, min((lease.due for lease in self._leases.values()), default=now + _IDLE))
             try:
-                await asyncio.wait_for(self._changed.wait(), wakes - now)
+                async with asyncio.timeout(wakes - now):
+                    await self._changed.wait()
             except TimeoutError:
                 if loop.time() > wakes + _STOPPED:
                     self._begin_anew()
-                else:
-                    await self._look_at_overdue()
+                elif not await self._may_look_at_overdue():
+                    return
+
+    async def _may_look_at_overdue(self) -> bool:
+        try:
+            await self._look_at_overdue()
+        except ConnectionDenied as error:
+            _log.info("hosts that are gone are buried by others: %s", error)
+            return False
+        return True
 
     async def _look_at_overdue(self) -> None:
         # Everybody has noticed at the same time; one is enough, and the others see the lease disappear.
@@ -196,6 +217,8 @@ class Leases:
                 await self._burial.bury(dead, ours=self._held)
                 for instance_id in dead:
                     await self._bucket.delete(instance_id)
+        except ConnectionDenied:
+            raise
         except MeshError as error:
             _log.debug("hosts that are gone could not be buried yet: %s", error)
             await asyncio.sleep(_AGAIN)

@@ -17,12 +17,14 @@ not wait, and must not raise.
 from __future__ import annotations
 
 import asyncio
+import copy
 import logging
 import random
 from typing import TYPE_CHECKING
 
 from xml_pipeline.mesh.connection import Connection
 from xml_pipeline.mesh.errors import ConnectionDenied, ConnectionFailed, ConnectionLost, MeshError, MeshTimeout
+from xml_pipeline.mesh.refusals import SUBSCRIBE, is_about
 from xml_pipeline.mesh.subjects import new_id
 
 if TYPE_CHECKING:
@@ -36,6 +38,7 @@ __all__ = ["Link", "Subscription"]
 _log = logging.getLogger(__name__)
 
 _FLUSH_TIMEOUT = 10.0
+_MOST_DENIALS = 256
 
 
 class Subscription:
@@ -44,24 +47,27 @@ class Subscription:
     Made by `Link.subscribe`.
     """
 
-    def __init__(self, link: Link, subject: str, on_message: OnMessage, queue: str) -> None:
+    def __init__(
+        self, link: Link, subject: str, on_message: OnMessage, queue: str, on_denied: Callable[[ConnectionDenied], None]
+    ) -> None:
         self.subject = subject
         self.queue = queue
+        self.on_denied = on_denied
         self._link = link
         self._on_message = on_message
         self._connection: Connection | None = None
         self._key = 0
 
-    async def attach(self, connection: Connection) -> None:
+    def attach(self, connection: Connection) -> None:
         """Make it known to this connection; for `Link`."""
-        self._key = await connection.subscribe(self.subject, self._on_message, self.queue)
+        self._key = connection.subscribe(self.subject, self._on_message, self.queue)
         self._connection = connection
 
     async def close(self) -> None:
         """End it. Messages that have not been delivered yet are not."""
         self._link.forget(self)
         if self._connection is not None:
-            await self._connection.unsubscribe(self._key)
+            self._connection.unsubscribe(self._key)
 
     async def drain(self, timeout: float) -> None:
         """End it after everything that the server has sent for it was delivered.
@@ -87,6 +93,7 @@ class Link:
         self.on_restored: list[Callable[[], None]] = []
         self.on_denied: list[Callable[[str, ConnectionDenied], None]] = []
         self.losses = 0
+        self._denials: set[str] = set()  # those that were told
         self._connection: Connection | None = None
         self._subscriptions: dict[Subscription, None] = {}  # a dict, because they are made again in order
         self._up = asyncio.Event()
@@ -144,7 +151,8 @@ class Link:
         """
         self._check_open()
         try:
-            await asyncio.wait_for(self._up.wait(), timeout)
+            async with asyncio.timeout(timeout):  # `wait_for` may swallow a cancellation
+                await self._up.wait()
         except TimeoutError:
             raise ConnectionLost from None
 
@@ -159,7 +167,14 @@ class Link:
         self._reconnecting = asyncio.create_task(self._reconnect())
 
     def _denied(self, subject: str, error: ConnectionDenied) -> None:
-        _log.warning("%s", error)
+        kind = f"{error.details.get('operation')} {subject.rpartition('.')[0]}"  # many end with an id
+        _log.log(logging.DEBUG if kind in self._denials else logging.WARNING, "%s", error)
+        if len(self._denials) < _MOST_DENIALS:
+            self._denials.add(kind)
+        if is_about(error, SUBSCRIBE):
+            for subscription in list(self._subscriptions):
+                if subscription.subject == subject:
+                    subscription.on_denied(copy.copy(error))  # each may raise its own
         for tell in list(self.on_denied):
             tell(subject, error)
 
@@ -183,7 +198,7 @@ class Link:
             return False
         try:
             for subscription in list(self._subscriptions):
-                await subscription.attach(connection)
+                subscription.attach(connection)
             await connection.flush(_FLUSH_TIMEOUT)
         except MeshError as error:
             _log.debug("making the subscriptions again: %s", error)
@@ -192,6 +207,9 @@ class Link:
         except BaseException:
             await connection.close()
             raise
+        if not self._is_open:  # it was closed, and cancelling this got lost in the NATS client
+            await connection.close()
+            return True
         self._connection = connection
         self._up.set()
         _log.info("the connection to the mesh is there again")
@@ -277,22 +295,29 @@ class Link:
         except MeshError as error:
             _log.debug("while waiting for the server: %s", error)
 
-    async def subscribe(self, subject: str, on_message: OnMessage, queue: str = "") -> Subscription:
+    async def subscribe(
+        self,
+        subject: str,
+        on_message: OnMessage,
+        queue: str = "",
+        on_denied: Callable[[ConnectionDenied], None] = lambda _: None,
+    ) -> Subscription:
         """Subscribe, across all connections to come.
 
         Args:
             subject: where; it must have been checked. May have wildcards.
             on_message: called for each message; must not wait.
             queue: the group in which each message goes to one member only; empty for none.
+            on_denied: called when the server does not permit it, now or after a reconnection; must not wait.
 
         Raises:
             ConnectionFailed: see `publish`.
         """
         connection = self.connection()
-        subscription = Subscription(self, subject, on_message, queue)
+        subscription = Subscription(self, subject, on_message, queue, on_denied)
         self._subscriptions[subscription] = None
         try:
-            await subscription.attach(connection)
+            subscription.attach(connection)
         except BaseException:
             self.forget(subscription)
             raise

@@ -2,25 +2,30 @@
 
 from __future__ import annotations
 
+import inspect
+from contextlib import aclosing
 from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel
 
 from xml_pipeline.mesh import headers as h
-from xml_pipeline.mesh.errors import MeshError, MeshTimeout, NotFound
-from xml_pipeline.mesh.inbound import Inbound
+from xml_pipeline.mesh.errors import MeshError, NotFound
+from xml_pipeline.mesh.event_feed import EventFeed
 from xml_pipeline.mesh.payload import encode
-from xml_pipeline.mesh.protocol import Frame, FrameKind
+from xml_pipeline.mesh.protocol import FrameKind
+from xml_pipeline.mesh.seconds import check_seconds
 from xml_pipeline.mesh.subjects import channel_subject, check_filter, check_subject, events_subject, new_id
 from xml_pipeline.mesh.typed import ResultTypes
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator
+    from collections.abc import AsyncGenerator, Callable
 
     from xml_pipeline.mesh.directory import Directory
-    from xml_pipeline.mesh.errors import ConnectionDenied
+    from xml_pipeline.mesh.gap import Gap
     from xml_pipeline.mesh.link import Link
     from xml_pipeline.mesh.message import Message
+    from xml_pipeline.mesh.permits import Permits
+    from xml_pipeline.mesh.watches import Watches
 
 __all__ = ["Listening"]
 
@@ -30,36 +35,42 @@ class Listening:
 
     Args:
         link: the connection.
+        permits: what may be published.
         directory: what is known of agents.
+        watches: where loops are entered.
         instance_id: this mesh object.
     """
 
-    def __init__(self, link: Link, directory: Directory, instance_id: str) -> None:
+    def __init__(
+        self, link: Link, permits: Permits, directory: Directory, watches: Watches, instance_id: str
+    ) -> None:
         self._link = link
+        self._permits = permits
         self._directory = directory
+        self._watches = watches
         self._instance_id = instance_id
         self._types = ResultTypes()
 
     async def subscribe(
-        self, *, agent: str | None, channel: str | None, subject: str | None, timeout: float | None, result_type: Any
+        self,
+        *,
+        agent: str | None,
+        channel: str | None,
+        subject: str | None,
+        timeout: float | None,
+        result_type: Any,
+        on_gap: Callable[[Gap], Any] | None = None,
     ) -> AsyncGenerator[Any, None]:
         """Yield what comes; see `AgentMesh.subscribe`."""
+        if inspect.iscoroutinefunction(on_gap):
+            raise TypeError("on_gap must be a plain function: it is called where nothing can be awaited")
+        if timeout is not None:
+            timeout = check_seconds(timeout)
         resolved = await self._resolve(agent, channel, subject)
-        inbound = Inbound(resolved)
-
-        def denied(what: str, error: ConnectionDenied) -> None:
-            if what == resolved:
-                inbound.fail(error)
-
-        self._link.on_denied.append(denied)
-        subscription = await self._link.subscribe(resolved, inbound.put)
         is_channel = agent is None and subject is None
-        try:
-            while True:
-                message = await inbound.get(timeout)
-                if message is None:
-                    raise MeshTimeout(subject=resolved, timeout=timeout or 0.0, agent=agent or "")
-                frame = Frame.read(message.headers, message.data)
+        feed = EventFeed(self._link, resolved, agent or "", timeout, on_gap)
+        async with aclosing(self._watches.follow(feed)) as messages:
+            async for message, frame in messages:
                 if is_channel and (frame.kind in (FrameKind.END, FrameKind.ERROR) or _is_request(message)):
                     continue  # one agent of many has ended, or is asked something
                 if frame.kind is FrameKind.ERROR:
@@ -68,9 +79,6 @@ class Listening:
                     yield self._types.read(message.data, result_type, agent=message.subject, request_id="")
                 if frame.kind is FrameKind.END:
                     return
-        finally:
-            self._link.on_denied.remove(denied)
-            await subscription.close()
 
     async def _resolve(self, agent: str | None, channel: str | None, subject: str | None) -> str:
         if agent is not None and subject is not None:
@@ -101,7 +109,7 @@ class Listening:
         else:
             raise TypeError(f"a model, bytes or a str can be published, not {type(payload).__name__}")
         found = {h.REQUEST_ID: new_id(), h.CONTENT_TYPE: kind, h.INSTANCE_ID: self._instance_id}
-        await self._link.publish(subject, body, headers={**found, **(headers or {})})
+        await self._permits.publish(subject, body, headers={**found, **(headers or {})})
 
 
 def _is_request(message: Message) -> bool:

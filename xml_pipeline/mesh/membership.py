@@ -14,7 +14,7 @@ import random
 from typing import TYPE_CHECKING
 
 from xml_pipeline.mesh.deaths import FAREWELL, DeathNotice
-from xml_pipeline.mesh.errors import MeshError
+from xml_pipeline.mesh.errors import ConnectionDenied, MeshError
 from xml_pipeline.mesh.subjects import death_subject
 
 if TYPE_CHECKING:
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from xml_pipeline.mesh.catalog import Catalog
     from xml_pipeline.mesh.contract import AgentContract
     from xml_pipeline.mesh.instances import Instances
+    from xml_pipeline.mesh.journal import Journal
     from xml_pipeline.mesh.leases import Leases
     from xml_pipeline.mesh.link import Link
     from xml_pipeline.mesh.registry import Registry
@@ -47,6 +48,7 @@ class Membership:
         registry: where its contracts are.
         instances: where its record is.
         leases: where it says that it is still there.
+        journal: what is said about its agents.
     """
 
     def __init__(
@@ -57,6 +59,7 @@ class Membership:
         registry: Registry,
         instances: Instances,
         leases: Leases,
+        journal: Journal,
     ) -> None:
         self._link = link
         self._instance_id = instance_id
@@ -64,6 +67,7 @@ class Membership:
         self._registry = registry
         self._instances = instances
         self._leases = leases
+        self._journal = journal
         self._contracts: dict[str, AgentContract] = {}
         self._staying: asyncio.Future[None] | None = None
         self._needed: Callable[[], Awaitable[None]] | None = None
@@ -86,8 +90,14 @@ class Membership:
             MeshError: it could not be written; nothing of it counts as known.
         """
         await self._registry.put(contracts)
-        await self._catalog.put([contract.to_catalog_entry() for contract in contracts])
+        try:
+            await self._catalog.put([contract.to_catalog_entry() for contract in contracts])
+        except ConnectionDenied:
+            self._catalog.forget(contract.name for contract in contracts)
+            raise
         self._contracts.update({contract.name: contract for contract in contracts})
+        for contract in contracts:
+            self._journal.log(contract.name).registered()
         await self._record()
 
     async def _record(self) -> None:
@@ -127,6 +137,9 @@ class Membership:
                 await self._registry.put(list(self._contracts.values()))
                 await self._catalog.restore()
                 await self._record()
+            except ConnectionDenied as error:
+                _log.error("this host is not permitted to be known any more: %s", error)
+                return
             except MeshError as error:
                 _log.debug("joining again: %s", error)
                 await asyncio.sleep(pause * random.uniform(0.5, 1.0))  # spreads load, hides nothing
@@ -162,19 +175,44 @@ class Membership:
         """
         await self.stop_staying()
         contracts, self._contracts = self._contracts, {}
-        if not contracts:
+        await self._part_with(set(contracts), timeout)
+
+    async def withdraw(self, names: Collection[str], timeout: float) -> None:
+        """Make it known that some agents are not served here any more; the others stay known.
+
+        Args:
+            names: of the agents; those that were not known to be served here are passed over.
+            timeout: seconds for all of it.
+        """
+        await self._part_with({name for name in names if self._contracts.pop(name, None) is not None}, timeout)
+
+    async def _part_with(self, names: set[str], timeout: float) -> None:
+        if not names:
             return
         try:
-            await asyncio.wait_for(self._deregister(set(contracts), timeout), timeout)
+            async with asyncio.timeout(timeout):
+                await self._deregister(names, timeout)
         except (MeshError, TimeoutError) as error:
             _log.warning("leaving the mesh was not told completely: %s", error or type(error).__name__)
+            return
+        for name in names:
+            self._journal.log(name).deregistered()
 
     async def _deregister(self, names: set[str], timeout: float) -> None:
         self._catalog.forget(names)
-        await self._instances.remove(self._instance_id)
-        await self._leases.let_go()
+        records: dict[str, frozenset[str]] = {}
+        try:
+            if self._contracts:
+                await self._record()
+            else:
+                await self._instances.remove(self._instance_id)
+                await self._leases.let_go()
+            records = await self._instances.all()
+        except ConnectionDenied as error:  # then there is none of ours; what others serve they put back
+            _log.debug("leaving the instance records: %s", error)
+            await self._leases.let_go()
         served: set[str] = set()
-        for instance_id, agents in (await self._instances.all()).items():
+        for instance_id, agents in records.items():
             if instance_id != self._instance_id and not self._leases.is_overdue(instance_id):
                 served |= agents
         orphans = names - served

@@ -9,25 +9,35 @@ from __future__ import annotations
 import asyncio
 from contextlib import aclosing, contextmanager
 from dataclasses import replace
+from os import PathLike, fspath
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from xml_pipeline.mesh.agent import Agent
+from xml_pipeline.mesh.catalog_feed import CatalogFeed
+from xml_pipeline.mesh.conditions import KVCondition, SubjectCondition
 from xml_pipeline.mesh.errors import ConnectionFailed
 from xml_pipeline.mesh.local import Local
-from xml_pipeline.mesh.options import DEFAULT_URL, ConnectionOptions, find_credentials
+from xml_pipeline.mesh.options import DEFAULT_URL, ConnectionOptions
 from xml_pipeline.mesh.parts import Parts
 from xml_pipeline.mesh.roster import Roster
 from xml_pipeline.mesh.running import serve_until_told
+from xml_pipeline.mesh.seconds import check_seconds
+from xml_pipeline.mesh.sources import KVSource, SubjectSource
+from xml_pipeline.mesh.spec import check_spec
 from xml_pipeline.mesh.subjects import new_id
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Callable, Iterator
+    from collections.abc import AsyncGenerator, Callable, Iterable, Iterator
 
     from xml_pipeline.mesh.catalog import CatalogChange
     from xml_pipeline.mesh.catalog_entry import CatalogEntry
+    from xml_pipeline.mesh.conditions import Condition
     from xml_pipeline.mesh.contract import AgentContract
     from xml_pipeline.mesh.errors import MeshError
+    from xml_pipeline.mesh.gap import Gap
     from xml_pipeline.mesh.kv import KV
+    from xml_pipeline.mesh.observe import Observe
+    from xml_pipeline.mesh.sources import OnInit, Source
     from xml_pipeline.mesh.spec import AgentSpec
     from xml_pipeline.mesh.workspace import Workspace
 
@@ -68,22 +78,25 @@ class AgentMesh:
         self,
         url: str = DEFAULT_URL,
         *,
-        creds: str | None = None,
-        tls_cert: str | None = None,
-        tls_key: str | None = None,
-        tls_ca: str | None = None,
+        creds: str | PathLike[str] | None = None,
+        tls_cert: str | PathLike[str] | None = None,
+        tls_key: str | PathLike[str] | None = None,
+        tls_ca: str | PathLike[str] | None = None,
         drain_timeout: float = _DRAIN_TIMEOUT,
     ) -> None:
+        if not isinstance(url, str):
+            raise TypeError(f"the URL of a mesh is a str, e.g. {DEFAULT_URL!r}, not {type(url).__name__}")
         self._instance_id = new_id()
         self._options = ConnectionOptions(
             url=url,
             name=f"oam-host-{self._instance_id}",
-            creds=find_credentials() if creds is None else creds,
-            tls_cert=tls_cert or "",
-            tls_key=tls_key or "",
-            tls_ca=tls_ca or "",
+            creds=fspath(creds or ""),
+            ambient=creds is None,
+            tls_cert=fspath(tls_cert or ""),
+            tls_key=fspath(tls_key or ""),
+            tls_ca=fspath(tls_ca or ""),
         )
-        self._drain_timeout = drain_timeout
+        self._drain_timeout = check_seconds(drain_timeout, "drain_timeout")
         self._roster = Roster()
         self._parts: Parts | None = None
 
@@ -123,24 +136,142 @@ class AgentMesh:
 
     # -- agents
 
-    def agent(self, spec: AgentSpec) -> Callable[[F], F]:
+    def agent(
+        self,
+        spec: AgentSpec,
+        *,
+        sources: Iterable[Source] | None = None,
+        active_when: Condition | None = None,
+        mcp: bool | None = None,
+    ) -> Callable[[F], F]:
         """Register the decorated function as an agent; while connected, it is served at once.
 
         Args:
             spec: what it is called, and how it is served.
+            sources: what calls it, beside those who ask: see `subject_source` and `kv_source`.
+            active_when: when it is served: see `kv_condition` and `subject_condition`; ``None`` for always.
+            mcp: whether it is to be offered to MCP clients; ``None`` to leave that to who offers.
 
         Returns:
             The decorator, which returns the function as it is.
 
         Raises:
-            TypeError: (when it decorates) the function cannot be a handler.
+            TypeError: (when it decorates) the function cannot be a handler, or not with these sources.
         """
+        check_spec(spec)
 
         def register(function: F) -> F:
-            self._roster.add(Agent.of(spec, function))
+            self._roster.add(Agent.of(spec, function, sources=sources, active_when=active_when, mcp=mcp))
             return function
 
         return register
+
+    async def offer(self, agent: Agent) -> None:
+        """Register an agent that is made already, and wait until it is served and known, if this is connected.
+
+        Args:
+            agent: in the place of an earlier one of its name; see `Agent.of` and `raw.raw_agent`.
+
+        Raises:
+            ConnectionDenied: the server does not permit it.
+            MeshError: it could not be done; it is tried again by the next operation.
+        """
+        await self._roster.offer(agent)
+
+    async def withdraw(self, name: str, timeout: float = _DRAIN_TIMEOUT) -> None:
+        """Serve an agent no more. One that is not registered: nothing happens.
+
+        Args:
+            name: of the agent.
+            timeout: seconds that the requests it has may take; what is left then is cancelled, and answered.
+        """
+        await self._roster.withdraw(name, timeout)
+
+    def registered(self, name: str) -> Agent | None:
+        """The agent that is registered here under this name."""
+        return self._roster.agents.get(name)
+
+    @staticmethod
+    def subject_source(
+        subject: str, *, queue_group: str | None = None, max_waiting: int = SubjectSource.max_waiting
+    ) -> SubjectSource:
+        """A source of an agent: the messages of a subject, one after the other.
+
+        What is sent while there is no connection, or the agent is not served, is lost.
+
+        Args:
+            subject: with wildcards or without.
+            queue_group: a name; sources of the same name share the messages. ``None``: each gets all.
+            max_waiting: messages that may wait; beyond that, the oldest of them are dropped.
+
+        Raises:
+            ValueError: one cannot subscribe to this.
+        """
+        return SubjectSource(subject, queue_group, max_waiting)
+
+    @staticmethod
+    def kv_source(
+        pattern: str, *, queue_group: str | None = None, on_init: OnInit = "replay", resume: str | None = None
+    ) -> KVSource:
+        """A source of an agent: the changes of keys, one after the other, as `KV.watch_entries` yields them.
+
+        Args:
+            pattern: a key, or a pattern of keys.
+            queue_group: the same as ``resume``.
+            on_init: ``replay``: first the keys there are when it begins; ``skip``: only what changes from then on.
+                With ``resume``, it begins when the name is used for the first time.
+            resume: a name under which the server remembers what was handled, so that the agent goes on from there when
+                it is served again; sources of the same name and pattern share the changes. ``None``: it begins each
+                time, and every source gets everything.
+
+        Raises:
+            KVInvalidKey: it is no pattern of keys.
+            ValueError: ``on_init`` is something else, a name is too long, or both names are given.
+        """
+        return KVSource(pattern, queue_group, on_init, resume)
+
+    @staticmethod
+    def kv_condition(
+        key: str,
+        predicate: Callable[[bytes | None], bool],
+        *,
+        initial: bool = False,
+        drain_timeout: float = KVCondition.drain_timeout,
+    ) -> KVCondition:
+        """When an agent is served: as the value of a key says. It is read before the agent is served at all.
+
+        Args:
+            key: see `kv`.
+            predicate: gets the value, or ``None`` where there is none; a plain function. What it raises is logged, and
+                changes nothing.
+            initial: what holds while the value cannot be read.
+            drain_timeout: seconds that requests and events have to end when it is served no more.
+
+        Raises:
+            KVInvalidKey: it is no key.
+        """
+        return KVCondition(key, predicate, initial, drain_timeout)
+
+    @staticmethod
+    def subject_condition(
+        subject: str,
+        predicate: Callable[[bytes], bool],
+        *,
+        initial: bool = False,
+        drain_timeout: float = SubjectCondition.drain_timeout,
+    ) -> SubjectCondition:
+        """When an agent is served: as the last message of a subject says.
+
+        Args:
+            subject: with wildcards or without.
+            predicate: gets the body of each message; as for `kv_condition`.
+            initial: what holds before the first message.
+            drain_timeout: as for `kv_condition`.
+
+        Raises:
+            ValueError: one cannot subscribe to this.
+        """
+        return SubjectCondition(subject, predicate, initial, drain_timeout)
 
     # -- from entering to leaving
 
@@ -175,7 +306,7 @@ class AgentMesh:
     def connecting_to(self, url: str) -> Iterator[None]:
         """Use another server, and none of the credentials around, until this is left."""
         options = self._options
-        self._options = replace(options, url=url, creds="", tls_cert="", tls_key="", tls_ca="")
+        self._options = replace(options, url=url, creds="", ambient=False, tls_cert="", tls_key="", tls_ca="")
         try:
             yield
         finally:
@@ -213,6 +344,15 @@ class AgentMesh:
         """
         return self.parts.workspace
 
+    @property
+    def observe(self) -> Observe:
+        """Log events, and their levels.
+
+        Raises:
+            ConnectionFailed: it is not entered.
+        """
+        return self.parts.observe
+
     # -- using agents
 
     async def call(
@@ -231,7 +371,8 @@ class AgentMesh:
             payload: a model, anything that can be put into JSON, bytes that are JSON already, or ``None`` for none.
             timeout: in seconds; the agent's host is told, and gives up too.
             result_type: what to read the answer as; ``None`` for plain JSON.
-            idempotent: whether to ask again, within the timeout, when the connection or the host was lost.
+            idempotent: whether to ask again, within the timeout, when the connection or the host was lost, nobody
+                serves the agent at the moment, or it has left the catalog less than half a minute ago.
 
         Returns:
             The answer; ``{}`` for one without content.
@@ -291,7 +432,7 @@ class AgentMesh:
             name: of the agent.
             payload: as for `call`.
             on_reply: called with the answer; a function or a coroutine function.
-            on_error: called with the `MeshError` there was instead; without it, that is logged.
+            on_error: called with the `MeshError` there was instead, as `call` raises it; without it, that is logged.
             reply_to: the subject that gets the answer instead; not together with ``on_reply``.
             timeout: seconds that ``on_reply`` waits.
 
@@ -313,10 +454,14 @@ class AgentMesh:
         subject: str | None = None,
         timeout: float | None = None,
         result_type: Any = None,
+        on_gap: Callable[[Gap], Any] | None = None,
     ) -> AsyncGenerator[Any, None]:
-        """Follow a publisher, all publishers of a channel, or a subject.
+        """Follow a publisher, all publishers of a channel, or a subject, until the loop or this mesh object is left.
 
-        What is sent while there is no connection is lost.
+        What is published while there is no connection is lost, and the loop goes on when there is one again. After
+        every lost connection ``on_gap`` is called, as soon as events come again: with `Gap.missed` ``None``, for nobody
+        knows what there was. Publishers number their events, and when numbers are missing, for whatever reason, it is
+        called with how many. What must not be missed belongs under a key: see `KV.watch`.
 
         Args:
             agent: a publisher; the loop ends with it.
@@ -324,6 +469,7 @@ class AgentMesh:
             subject: any subject, with wildcards or without; not together with ``agent``.
             timeout: seconds without an event after which `MeshTimeout` is raised; ``None`` for never.
             result_type: what to read each event as; ``None`` for plain JSON.
+            on_gap: called with every gap, before the next event; a plain function. Without it, the first one is logged.
 
         Yields:
             The events.
@@ -337,7 +483,7 @@ class AgentMesh:
         """
         parts = await self._ready()
         events = parts.listening.subscribe(
-            agent=agent, channel=channel, subject=subject, timeout=timeout, result_type=result_type
+            agent=agent, channel=channel, subject=subject, timeout=timeout, result_type=result_type, on_gap=on_gap
         )
         async with aclosing(events):
             async for event in events:
@@ -381,9 +527,9 @@ class AgentMesh:
         return [entry for entry in entries if entry.matches(channel, tags, streaming, invocable)]
 
     async def catalog_changes(self) -> AsyncGenerator[CatalogChange, None]:
-        """First every agent there is, then every change, for as long as it is iterated."""
+        """First every agent there is, then every change, until the loop or this mesh object is left."""
         parts = await self._ready()
-        async with aclosing(parts.catalog.changes()) as changes:
+        async with aclosing(parts.watches.follow(CatalogFeed(parts.catalog))) as changes:
             async for change in changes:
                 yield change
 

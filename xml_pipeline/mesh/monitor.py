@@ -7,6 +7,9 @@ that the monitor knows who that was::
                                  \\--> no record: it has left properly
                                   \\-> buried
 
+When the server itself was away, nobody is connected at first. So whatever was noticed before is forgotten then, and all
+records are looked at when the hosts have had the time to come back.
+
 Since it can ask the server who subscribes to what, it also knows more than the records do: an agent that a peer of
 another kind still serves stays in the catalog.
 
@@ -36,7 +39,7 @@ from xml_pipeline.mesh.replies import Replies
 from xml_pipeline.mesh.subjects import agent_subject, new_id, queue_group
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Callable, Collection
 
     from xml_pipeline.mesh.message import Message
 
@@ -53,6 +56,7 @@ _TIMEOUT = 5.0
 _MOMENT = 0.15  # a host whose connection was cut comes back at once
 _SETTLED = 5.0  # after a start of the server, all hosts have come back by then
 _AGAIN = 1.0
+_sleep = asyncio.sleep
 
 
 class Monitor:
@@ -61,9 +65,15 @@ class Monitor:
     Args:
         options: how to connect as a member of the mesh.
         system: how to connect to the server's system account.
+        on_buried: told of each host that was buried: its instance id, and the agents that left with it.
     """
 
-    def __init__(self, options: ConnectionOptions, system: ConnectionOptions) -> None:
+    def __init__(
+        self,
+        options: ConnectionOptions,
+        system: ConnectionOptions,
+        on_buried: Callable[[str, set[str]], object] | None = None,
+    ) -> None:
         self._link = Link(options)
         self._system = Link(system)
         replies = Replies(self._link)
@@ -73,8 +83,11 @@ class Monitor:
         self._instances = Instances(self._link, Bucket(jetstream, buckets.INSTANCES))
         registry = Registry(Bucket(jetstream, buckets.REGISTRY))
         self._burial = Burial(self._link, self._catalog, registry, self._instances, self.unserved)
+        if on_buried is not None:
+            self._burial.on_buried = on_buried
         self._gone: set[str] = set()  # hosts whose connection has ended
         self._look_at_all = False
+        self._restored = asyncio.Event()
         self._noticed = asyncio.Event()
         self._closing = AsyncExitStack()
 
@@ -103,6 +116,8 @@ class Monitor:
             closing.push_async_callback(replies.close)
         await self._catalog.open()
         closing.push_async_callback(self._catalog.close)
+        self._system.on_lost.append(self._forget)
+        self._system.on_restored.append(self._restored.set)
         await self._system.subscribe(_DISCONNECTS, self._disconnected)
         tasks = [asyncio.create_task(self._look()), asyncio.create_task(self._settle())]
 
@@ -125,16 +140,22 @@ class Monitor:
             self._gone.add(name[len(_HOST) :])
             self._noticed.set()
 
+    def _forget(self, _: MeshError) -> None:
+        self._gone.clear()
+        self._look_at_all = False
+
     async def _settle(self) -> None:
         """What happened while nobody looked: at a start, and whenever the server was away."""
-        restored = asyncio.Event()
-        self._system.on_restored.append(restored.set)
         while True:
-            await asyncio.sleep(_SETTLED)
-            self._look_at_all = True
-            self._noticed.set()
-            await restored.wait()
-            restored.clear()
+            self._restored.clear()
+            losses = self._system.losses
+            if self._system.is_up:
+                await _sleep(_SETTLED)
+                if self._system.losses != losses:
+                    continue
+                self._look_at_all = True
+                self._noticed.set()
+            await self._restored.wait()
 
     async def _look(self) -> None:
         while True:
@@ -143,21 +164,24 @@ class Monitor:
             self._noticed.clear()
             gone, self._gone = self._gone, set()
             everybody, self._look_at_all = self._look_at_all, False
+            losses = self._system.losses
             try:
                 await self._look_for(gone, everybody)
             except MeshError as error:
                 _log.warning("looking for hosts that are gone: %s", error)
-                self._gone |= gone
-                self._look_at_all |= everybody
                 await asyncio.sleep(_AGAIN)
-                self._noticed.set()
+                if self._system.losses == losses:
+                    self._gone |= gone
+                    self._look_at_all |= everybody
+                    self._noticed.set()
 
     async def _look_for(self, gone: set[str], everybody: bool) -> None:
+        losses = self._system.losses
         connected, is_alone = await self._connected()
         if everybody and is_alone:
             gone = gone | set(await self._instances.all())
         dead = gone - connected
-        if dead:
+        if dead and self._system.losses == losses:  # else who is not connected may be about to be
             await self._burial.bury(dead)
 
     # -- asking the server

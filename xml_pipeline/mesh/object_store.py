@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 from xml_pipeline.mesh.errors import KVInvalidKey, MeshError, ObjectNotFound, StorageError
 from xml_pipeline.mesh.fetching import fetch
 from xml_pipeline.mesh.jetstream import STREAM_NOT_FOUND, WRONG_LAST_SEQUENCE
-from xml_pipeline.mesh.subjects import new_id
+from xml_pipeline.mesh.subjects import is_request_id, new_id
 
 if TYPE_CHECKING:
     from xml_pipeline.mesh.jetstream import JetStream
@@ -51,7 +51,9 @@ class _Description:
 
     @property
     def id(self) -> str:
-        return str(self.fields.get("nuid") or "")
+        """Part of a subject whose messages are read and removed: never a wildcard that somebody wrote there."""
+        found = str(self.fields.get("nuid") or "")
+        return found if is_request_id(found) else ""
 
 
 class ObjectStore:

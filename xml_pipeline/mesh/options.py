@@ -4,15 +4,21 @@ from __future__ import annotations
 
 import os
 import ssl
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from xml_pipeline.mesh.credentials import read_credentials
 from xml_pipeline.mesh.errors import ConnectionFailed
+from xml_pipeline.mesh.pointer import check_url, nearest_pointer
+from xml_pipeline.mesh.url import check_port, without_password
+
+if TYPE_CHECKING:
+    from xml_pipeline.mesh.credentials import Credentials
 
 __all__ = ["DEFAULT_URL", "ConnectionOptions", "find_credentials"]
 
 DEFAULT_URL = "nats://localhost:4222"
-_POINTER = ".oam-url"
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +29,7 @@ class ConnectionOptions:
         url: ``nats://host:port`` or ``tls://host:port``, several separated by commas.
         name: what the server calls this connection.
         creds: path of a credentials file; empty for none.
+        ambient: whether the surroundings may name one where none is given; see `find_credentials`.
         tls_cert: path of a client certificate; empty for none.
         tls_key: path of its key.
         tls_ca: path of the authorities to trust; empty for those of the machine.
@@ -36,9 +43,10 @@ class ConnectionOptions:
         high_water: bytes waiting to be written beyond which a publisher waits.
     """
 
-    url: str = DEFAULT_URL
+    url: str = field(default=DEFAULT_URL, repr=False)  # it may have a password in it
     name: str = ""
     creds: str = ""
+    ambient: bool = False
     tls_cert: str = ""
     tls_key: str = ""
     tls_ca: str = ""
@@ -52,13 +60,45 @@ class ConnectionOptions:
 
     @property
     def urls(self) -> list[str]:
-        """The single URLs."""
-        return [url.strip() for url in self.url.split(",") if url.strip()]
+        """The single URLs.
+
+        Raises:
+            ConnectionFailed: one of them is none.
+        """
+        try:
+            check_url(self.url)
+            urls = [url.strip() for url in self.url.split(",") if url.strip()]
+            for url in urls:
+                check_port(url)
+        except ValueError as error:
+            raise ConnectionFailed(str(error)) from None
+        return urls
+
+    @property
+    def place(self) -> str:
+        """The URL as it may be shown."""
+        return without_password(self.url)
+
+    @property
+    def credentials_path(self) -> str:
+        """Where the credentials are; empty for none.
+
+        Raises:
+            ConnectionFailed: the nearest ``.oam-url`` is to say so, and cannot be read.
+        """
+        return self.creds or (find_credentials() if self.ambient else "")
 
     @property
     def is_open(self) -> bool:
         """Whether nothing says who we are: neither credentials nor certificate, nor a user in the URL."""
-        return not (self.creds or self.tls_cert or "@" in self.url)
+        return not (self.credentials_path or self.tls_cert or "@" in self.url)
+
+    @property
+    def must_encrypt(self) -> bool:
+        """Whether TLS is asked for, so that nothing may be said without it."""
+        return bool(self.tls_cert or self.tls_key or self.tls_ca) or any(
+            part.strip().lower().startswith(("tls://", "wss://")) for part in self.url.split(",")
+        )
 
     def tls_context(self) -> ssl.SSLContext | None:
         """What TLS needs, or ``None`` where nothing asks for it.
@@ -66,52 +106,44 @@ class ConnectionOptions:
         Raises:
             ConnectionFailed: a file cannot be read, or is no certificate.
         """
-        wanted = self.tls_cert or self.tls_key or self.tls_ca or self.url.startswith("tls://")
-        if not wanted:
+        if not self.must_encrypt:
             return None
+        if self.tls_key and not self.tls_cert:
+            raise ConnectionFailed(f"The key {self.tls_key} is of no use without its certificate: give tls_cert, too.")
         try:
             context = ssl.create_default_context(cafile=self.tls_ca or None)
             if self.tls_cert:
-                context.load_cert_chain(self.tls_cert, self.tls_key or None)
+                # Else it would ask for one at the terminal, and wait.
+                context.load_cert_chain(self.tls_cert, self.tls_key or None, password=_no_password)
         except (OSError, ssl.SSLError) as error:
             files = ", ".join(name for name in (self.tls_ca, self.tls_cert, self.tls_key) if name)
             raise ConnectionFailed(f"The files for TLS cannot be used ({files}): {error}") from error
         return context
 
-    def credentials_file(self) -> Path | None:
-        """The credentials file, if there is to be one.
+    def credentials(self) -> Credentials | None:
+        """What says who we are, if a file does.
 
         Raises:
-            ConnectionFailed: it does not exist.
+            ConnectionFailed: it does not exist, or is no credentials file.
         """
-        if not self.creds:
-            return None
-        path = Path(self.creds).expanduser()
-        if not path.is_file():
-            raise ConnectionFailed(f"The credentials file {path} does not exist.")
-        return path
+        path = self.credentials_path
+        return read_credentials(Path(path).expanduser()) if path else None
+
+
+def _no_password() -> str:
+    raise OSError("the key is encrypted, which is not supported")
 
 
 def find_credentials() -> str:
     """The credentials that the surroundings name: ``OAM_CREDS``, else the nearest ``.oam-url``; or nothing.
 
-    A ``.oam-url`` that has only a URL names none. A relative path in it is relative to the file.
+    A ``.oam-url`` that has only a URL names none.
+
+    Raises:
+        ConnectionFailed: the nearest ``.oam-url`` cannot be read, so that it is not known what it names.
     """
     named = os.environ.get("OAM_CREDS", "")
     if named:
         return named
-    for folder in (Path.cwd(), *Path.cwd().parents):
-        pointer = folder / _POINTER
-        if pointer.is_file():
-            return _credentials_in(pointer)
-    return ""
-
-
-def _credentials_in(pointer: Path) -> str:
-    import tomllib
-
-    try:
-        named = tomllib.loads(pointer.read_text(encoding="utf-8")).get("creds", "")
-    except (OSError, ValueError):  # the older form: a URL, which is no TOML
-        return ""
-    return str(pointer.parent / named) if isinstance(named, str) and named else ""
+    pointer = nearest_pointer()
+    return pointer.creds if pointer is not None else ""

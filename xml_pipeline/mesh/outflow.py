@@ -148,7 +148,3 @@ class Outflow:
             usage: compact JSON of what it cost, or empty.
         """
         await self._link.publish(self._subject, b"", headers=self._frame(FrameKind.END, usage))
-
-    async def fail(self, error: MeshError) -> None:
-        """Say what went wrong; nothing follows."""
-        await self._link.publish(self._subject, error.to_json(), headers=self._frame(FrameKind.ERROR))

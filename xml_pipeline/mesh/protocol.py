@@ -16,9 +16,8 @@ Frame      ``mesh.agent.<name>.events`` a publisher: an event, the end, or an er
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import Enum
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from xml_pipeline.mesh import headers as h
 from xml_pipeline.mesh.subjects import is_inbox, is_request_id
@@ -44,8 +43,7 @@ def read_count(text: str | None) -> int:
     return int(text)
 
 
-@dataclass(frozen=True, slots=True)
-class Request:
+class Request(NamedTuple):
     """What a caller asks.
 
     Args:
@@ -121,8 +119,7 @@ class ReplyKind(Enum):
     NO_RESPONDERS = "no-responders"  # from the server: nobody serves the agent
 
 
-@dataclass(frozen=True, slots=True)
-class Reply:
+class Reply(NamedTuple):
     """What comes back for a request.
 
     Args:
@@ -185,8 +182,7 @@ class FrameKind(Enum):
     NOISE = "noise"  # no body and no end: peers ignore it, and so do we
 
 
-@dataclass(frozen=True, slots=True)
-class Frame:
+class Frame(NamedTuple):
     """One message of a stream, or of a publisher.
 
     Args:

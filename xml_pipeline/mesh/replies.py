@@ -12,7 +12,9 @@ import copy
 from typing import TYPE_CHECKING
 
 from xml_pipeline.mesh import headers as h
+from xml_pipeline.mesh.deadlines import Deadlines
 from xml_pipeline.mesh.errors import ConnectionFailed, MeshError, MeshTimeout
+from xml_pipeline.mesh.refusals import PUBLISH, is_about
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -33,15 +35,18 @@ class Expected:
         subject: where the request goes.
         agent: the agent asked, or empty.
         instance_id: the host that accepted the request, as soon as it said so; empty until then.
+        deadline: in the loop's time, when it has waited long enough; ``None`` before it waits.
     """
 
-    __slots__ = ("_future", "_replies", "_token", "agent", "inbox", "instance_id", "subject")
+    __slots__ = ("_future", "_replies", "_timeout", "_token", "agent", "deadline", "inbox", "instance_id", "subject")
 
     def __init__(self, replies: Replies, token: str, inbox: str, subject: str, agent: str) -> None:
         self.inbox = inbox
         self.subject = subject
         self.agent = agent
         self.instance_id = ""
+        self.deadline: float | None = None
+        self._timeout = 0.0
         self._replies = replies
         self._token = token
         self._future: asyncio.Future[Message] = asyncio.get_running_loop().create_future()
@@ -91,15 +96,15 @@ class Expected:
             MeshTimeout: none came in time.
             MeshError: none can come any more; see `fail`.
         """
-        timer = asyncio.get_running_loop().call_later(timeout, self._expire, timeout)
-        try:
-            return await self._future
-        finally:
-            timer.cancel()
+        self.deadline, self._timeout = asyncio.get_running_loop().time() + timeout, timeout
+        self._replies.deadlines.watch(self.deadline)
+        return await self._future
 
-    def _expire(self, timeout: float) -> None:
-        text = f"There was no answer from {self.agent or self.subject} within {timeout:.3g} s."
-        self.fail(MeshTimeout(text, subject=self.subject, timeout=timeout, agent=self.agent))
+    def expire(self) -> None:
+        """It has waited long enough; for `Replies`."""
+        if not self._future.done():
+            text = f"There was no answer from {self.agent or self.subject} within {max(0.0, self._timeout):.3g} s."
+            self.fail(MeshTimeout(text, subject=self.subject, timeout=self._timeout, agent=self.agent))
 
 
 class Replies:
@@ -112,13 +117,22 @@ class Replies:
     def __init__(self, link: Link) -> None:
         self._link = link
         self._expected: dict[str, Expected] = {}
+        self.deadlines: Deadlines[Expected] = Deadlines(self._expected.values, Expected.expire)
         self._prefix = link.inbox() + "."
         self._count = 0
         self._subscription: Subscription | None = None
+        self._deaf: ConnectionDenied | None = None
 
     async def open(self) -> None:
-        """Begin to take answers."""
-        self._subscription = await self._link.subscribe(self._prefix + "*", self._arrived)
+        """Begin to take answers.
+
+        Raises:
+            ConnectionDenied: the server does not permit it.
+        """
+        self._subscription = await self._link.subscribe(self._prefix + "*", self._arrived, on_denied=self._is_deaf)
+        await self._link.flush()
+        if self._deaf is not None:
+            raise self._deaf
         self._link.on_lost.append(self._lost)
         self._link.on_denied.append(self._denied)
 
@@ -130,6 +144,7 @@ class Replies:
             await self._subscription.close()
             self._subscription = None
         self.fail_where(lambda _: True, lambda _: ConnectionFailed("The mesh object was closed."))
+        self.deadlines.close()
 
     def expect(self, subject: str, agent: str = "") -> Expected:
         """Begin to wait for an answer; use it as a context manager.
@@ -142,6 +157,8 @@ class Replies:
         token = f"{self._count:x}"
         expected = Expected(self, token, self._prefix + token, subject, agent)
         self._expected[token] = expected
+        if self._deaf is not None:
+            expected.fail(_again(self._deaf, expected))
         return expected
 
     def forget(self, token: str) -> None:
@@ -183,10 +200,17 @@ class Replies:
             expected.deliver(message)
 
     def _lost(self, error: MeshError) -> None:
+        self._deaf = None
         self.fail_where(lambda _: True, lambda expected: _again(error, expected))
 
     def _denied(self, subject: str, error: ConnectionDenied) -> None:
-        self.fail_where(lambda expected: expected.subject == subject, lambda expected: _again(error, expected))
+        if is_about(error, PUBLISH):
+            self.fail_where(lambda expected: expected.subject == subject, lambda expected: _again(error, expected))
+
+    def _is_deaf(self, error: ConnectionDenied) -> None:
+        """No answer can come, to whatever it is: every member of the mesh needs an inbox."""
+        self._deaf = error
+        self.fail_where(lambda _: True, lambda expected: _again(error, expected))
 
 
 def _again(error: MeshError, expected: Expected) -> MeshError:

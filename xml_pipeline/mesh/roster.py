@@ -6,7 +6,8 @@ import asyncio
 import logging
 from typing import TYPE_CHECKING
 
-from xml_pipeline.mesh.errors import MeshError
+from xml_pipeline.mesh.errors import ConnectionDenied, MeshError
+from xml_pipeline.mesh.job import current_job
 
 if TYPE_CHECKING:
     from xml_pipeline.mesh.agent import Agent
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
 __all__ = ["Roster"]
 
 _log = logging.getLogger(__name__)
+
+_FAREWELL = 5.0
 
 
 class Roster:
@@ -27,6 +30,7 @@ class Roster:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._turn = asyncio.Lock()
         self._settling: asyncio.Task[None] | None = None
+        self._refused: ConnectionDenied | None = None  # to be told to whoever does something next
 
     def add(self, agent: Agent) -> None:
         """Register an agent. While the mesh object is connected, it is served at once, from whatever thread this is."""
@@ -34,6 +38,35 @@ class Roster:
         self._pending[agent.name] = agent
         if self._loop is not None:
             self._loop.call_soon_threadsafe(self._settle_soon)
+
+    async def offer(self, agent: Agent) -> None:
+        """`add`, and be sure that it is served and known, if there is a connection.
+
+        Raises:
+            ConnectionDenied: the server does not permit it.
+            MeshError: it could not be done; it is tried again the next time.
+        """
+        self.agents[agent.name] = agent
+        self._pending[agent.name] = agent
+        await self.settle()
+
+    async def withdraw(self, name: str, timeout: float) -> None:
+        """Serve an agent no more, and let others know. One that is not registered: nothing happens.
+
+        Args:
+            name: of the agent.
+            timeout: seconds for the requests that it has.
+        """
+        async with self._turn:
+            self._pending.pop(name, None)
+            if self.agents.pop(name, None) is None or self._parts is None:
+                return
+            parts = self._parts
+            gate = parts.gates.gate(name)
+            if gate is not None:
+                await gate.stop()
+            await parts.host.deactivate(name, timeout)
+            await parts.membership.withdraw({name}, _FAREWELL)
 
     def attach(self, parts: Parts) -> None:
         """The mesh object is connected: all agents are to be served."""
@@ -54,22 +87,53 @@ class Roster:
         """Serve every agent that is not served yet, and make it known.
 
         Raises:
+            ConnectionDenied: the server does not permit it; it is said once, and not tried again.
             MeshError: it could not be done; it is tried again the next time.
         """
-        if not self._pending or self._parts is None:
+        if self._parts is None or not (self._pending or self._refused or self._turn.locked()):
             return
+        if not self._pending and current_job() is not None:
+            return  # what is under way may wait for the very handler that asks
         async with self._turn:
-            parts = self._parts
-            batch, self._pending = self._pending, {}
-            if not batch or parts is None:
+            await self._serve_pending()
+            refused, self._refused = self._refused, None
+        if refused is not None:
+            raise refused
+
+    async def _serve_pending(self) -> None:
+        parts = self._parts
+        batch, self._pending = self._pending, {}
+        if not batch or parts is None:
+            return
+        try:
+            await parts.journal.open()
+            await self._serve(parts, list(batch.values()))
+        except BaseException:
+            self._pending = {**batch, **self._pending}
+            raise
+
+    async def _serve(self, parts: Parts, agents: list[Agent]) -> None:
+        try:
+            for agent in agents:
+                await parts.gates.admit(agent)
+            await parts.host.confirm(agent.name for agent in agents)
+            await parts.membership.join([agent.contract for agent in agents])
+        except ConnectionDenied as error:
+            for agent in agents:
+                await self._turn_away(parts, agent)
+            if len(agents) > 1:  # others of them may be permitted
+                for agent in agents:
+                    await self._serve(parts, [agent])
                 return
-            try:
-                for agent in batch.values():
-                    await parts.host.activate(agent)
-                await parts.membership.join([agent.contract for agent in batch.values()])
-            except BaseException:
-                self._pending = {**batch, **self._pending}
-                raise
+            _log.error("the agent %s cannot be served: %s", agents[0].name, error)
+            self._refused = error
+
+    @staticmethod
+    async def _turn_away(parts: Parts, agent: Agent) -> None:
+        gate = parts.gates.gate(agent.name)
+        if gate is not None:
+            await gate.stop()
+        await parts.host.deactivate(agent.name, 0.0)
 
     def _settle_soon(self) -> None:
         if self._parts is not None and (self._settling is None or self._settling.done()):
@@ -77,6 +141,8 @@ class Roster:
 
     async def _settle_and_log(self) -> None:
         try:
-            await self.settle()
+            async with self._turn:
+                while self._pending and self._parts is not None:  # one may be registered meanwhile
+                    await self._serve_pending()
         except MeshError as error:
             _log.warning("agents could not be registered yet: %s", error)

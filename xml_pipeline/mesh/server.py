@@ -118,7 +118,8 @@ class EmbeddedServer:
             stderr=asyncio.subprocess.PIPE,
         )
         try:
-            await asyncio.wait_for(self._until_ready(), _START_TIMEOUT)
+            async with asyncio.timeout(_START_TIMEOUT):
+                await self._until_ready()
         except (TimeoutError, EOFError) as error:
             await self.stop()
             raise ConnectionFailed(f"The nats-server did not start:\n{self.log}") from error
@@ -185,7 +186,8 @@ class EmbeddedServer:
         if process.stdin is not None:
             process.stdin.close()  # the guard sees the end of its input
         try:
-            await asyncio.wait_for(process.wait(), _STOP_TIMEOUT)
+            async with asyncio.timeout(_STOP_TIMEOUT):
+                await process.wait()
         except TimeoutError:
             self.kill()
             process.kill()

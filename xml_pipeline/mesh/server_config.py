@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 __all__ = ["MESH_USER", "SYSTEM_USER", "ServerConfig"]
 
@@ -24,7 +24,7 @@ class ServerConfig:
     """
 
     store: str
-    password: str
+    password: str = field(repr=False)
     host: str = "127.0.0.1"
     port: int = -1
     sync_always: bool = False

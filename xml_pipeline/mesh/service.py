@@ -19,8 +19,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from time import monotonic, perf_counter_ns
 from typing import TYPE_CHECKING, Any
 
+from xml_pipeline.mesh.deadlines import Deadlines
 from xml_pipeline.mesh.errors import (
     CallCancelled,
     ConnectionLost,
@@ -35,12 +37,15 @@ from xml_pipeline.mesh.errors import (
 from xml_pipeline.mesh.job import Job
 from xml_pipeline.mesh.outflow import Outflow
 from xml_pipeline.mesh.preflight import mismatch_at_host
-from xml_pipeline.mesh.protocol import Reply, ReplyKind, Request
+from xml_pipeline.mesh.protocol import Frame, FrameKind, Reply, ReplyKind, Request
 from xml_pipeline.mesh.slots import Admission, Slots
-from xml_pipeline.mesh.subjects import agent_subject, errors_subject, queue_group
+from xml_pipeline.mesh.subjects import agent_subject, answerable, errors_subject, queue_group, stream_subject
+from xml_pipeline.mesh.tally import Tally
 
 if TYPE_CHECKING:
     from xml_pipeline.mesh.agent import Agent
+    from xml_pipeline.mesh.agent_log import AgentLog
+    from xml_pipeline.mesh.errors import ConnectionDenied
     from xml_pipeline.mesh.link import Link, Subscription
     from xml_pipeline.mesh.message import Message
     from xml_pipeline.mesh.replies import Replies
@@ -61,14 +66,23 @@ class Service:
         link: the connection.
         replies: where the server says that nobody listens to a stream.
         instance_id: this host.
+        log: of the agent.
+
+    Attributes:
+        denied: the error, where the server does not permit to take its requests.
     """
 
-    def __init__(self, agent: Agent, link: Link, replies: Replies, instance_id: str) -> None:
+    def __init__(self, agent: Agent, link: Link, replies: Replies, instance_id: str, log: AgentLog) -> None:
         self.agent = agent
+        self.log = log
+        self.denied: ConnectionDenied | None = None
+        self.tally = Tally()
         self._link = link
         self._replies = replies
         self._instance_id = instance_id
         self._jobs: dict[Job, None] = {}
+        self._begun: list[Job] = []
+        self._deadlines: Deadlines[Job] = Deadlines(self._jobs.keys, self._expire)
         self._slots: Slots[Job] = Slots(agent.spec.max_concurrency, agent.spec.max_queue, self._run)
         self._subscription: Subscription | None = None
         self._telling: set[asyncio.Task[None]] = set()
@@ -88,7 +102,12 @@ class Service:
     async def start(self) -> None:
         """Begin to take requests."""
         name = self.agent.name
-        self._subscription = await self._link.subscribe(agent_subject(name), self._arrived, queue_group(name))
+        self._subscription = await self._link.subscribe(
+            agent_subject(name), self._arrived, queue_group(name), self._is_denied
+        )
+
+    def _is_denied(self, error: ConnectionDenied) -> None:
+        self.denied = error
 
     async def stop(self, timeout: float) -> None:
         """Leave the group, finish what was taken, answer it, and give up what is left at the deadline.
@@ -103,7 +122,8 @@ class Service:
             await self._subscription.drain(max(_FAREWELL, timeout))
             self._subscription = None
         try:
-            await asyncio.wait_for(self._idle.wait(), max(0.0, deadline - loop.time()))
+            async with asyncio.timeout_at(deadline):
+                await self._idle.wait()
         except TimeoutError:
             self.cancel_all(CallCancelled("The host of the agent shuts down."))
         tasks = [*self._telling, *(job.task for job in self._jobs if job.task is not None)]
@@ -111,6 +131,7 @@ class Service:
             _, stubborn = await asyncio.wait(tasks, timeout=_FAREWELL)
             if stubborn:
                 _log.warning("%d handlers of %s do not end when they are cancelled", len(stubborn), self.agent.name)
+        self._deadlines.close()
 
     def cancel_all(self, reason: CallCancelled) -> None:
         """Give up everything that runs or waits."""
@@ -126,15 +147,20 @@ class Service:
     # -- arriving
 
     def _arrived(self, message: Message) -> None:
+        self.tally.requests += 1
         request = Request.read(message.headers)
         job = Job(message, request, self._slots, self._deadline(request))
         self._jobs[job] = None
         self._idle.clear()
+        if self.log.is_debug:
+            self.log.received(request.request_id)
+        self._deadlines.watch(job.deadline)
         admission = self._slots.admit(job)
         if admission is Admission.RUN:
             self._run(job)
+            if request.accept:
+                self._accept_soon(job)
         elif admission is Admission.WAIT:
-            self._watch_deadline(job)
             self._accept(job)
         else:
             job.reason = Overloaded()
@@ -147,15 +173,21 @@ class Service:
     def _run(self, job: Job) -> None:
         job.has_slot = True
         job.task = asyncio.create_task(self._handle(job))
-        if job.timer is None:
-            self._watch_deadline(job)
-            if job.request.accept:
-                # After the first step of the handler: one that is done by then need not say that it has begun.
-                asyncio.get_running_loop().call_soon(self._accept, job)
 
-    def _watch_deadline(self, job: Job) -> None:
-        if job.deadline is not None:
-            job.timer = asyncio.get_running_loop().call_at(job.deadline, self._expire, job)
+    def _accept_soon(self, job: Job) -> None:
+        """After the first step of the handler, and of all that begin together: one that is done by then need not say
+        that it has begun."""
+        if not self._begun:
+            asyncio.get_running_loop().call_soon(self._after_first_steps)
+        self._begun.append(job)
+
+    def _after_first_steps(self) -> None:
+        begun, self._begun = self._begun, []
+        asyncio.get_running_loop().call_soon(self._accept_all, begun)
+
+    def _accept_all(self, begun: list[Job]) -> None:
+        for job in begun:
+            self._accept(job)
 
     def _accept(self, job: Job) -> None:
         if job.request.accept and not job.answered and not job.is_over:
@@ -171,7 +203,9 @@ class Service:
     def _give_up(self, job: Job, reason: MeshError) -> None:
         if job.reason is not None or job.is_over:
             return
-        if self._slots.withdraw(job):
+        if self._slots.withdraw(job) or not job.has_begun:
+            if job.task is not None:
+                job.task.cancel()  # before its first step it does nothing at all, and would not end the request
             job.reason = reason
             job.task = asyncio.create_task(self._refuse(job))
             return
@@ -196,16 +230,24 @@ class Service:
 
     async def _handle(self, job: Job) -> None:
         job.begin()
+        began = perf_counter_ns()
         try:
             error = await self._outcome(job)
+            if job.usage is not None:
+                self.log.used(job.request.request_id, job.usage)
             if error is not None:
                 await self._fail(job, error)
+            elif self.log.is_debug:
+                self.log.completed(job.request.request_id, monotonic() - job.arrived)
         finally:
+            self.tally.nanoseconds += perf_counter_ns() - began
             self._end(job)
 
     async def _outcome(self, job: Job) -> MeshError | None:
         """Run the handler and send what it gives; what went wrong, if anything did."""
         try:
+            if not self._link.is_up:  # it came with the new connection, before that is there for everybody
+                await self._link.wait_up(_RESEND)
             await self._perform(job)
         except MeshError as error:
             return job.reason or error
@@ -250,9 +292,10 @@ class Service:
         await self._reply(job, handler.body_of(result))
 
     async def _reply(self, job: Job, body: bytes) -> None:
-        reply = Reply(ReplyKind.ANSWER, job.request.request_id, self.agent.name, self._instance_id)
-        if job.message.reply:
-            await self._send(job, job.message.reply, body, reply.to_headers())
+        usage = "" if job.usage is None else job.usage.to_header()
+        reply = Reply(ReplyKind.ANSWER, job.request.request_id, self.agent.name, self._instance_id, usage)
+        if inbox := answerable(job.message.reply):
+            await self._send(job, inbox, body, reply.to_headers())
         job.answered = True
 
     async def _stream(self, job: Job, arguments: tuple[Any, ...]) -> None:
@@ -266,7 +309,9 @@ class Service:
                     await outflow.send(handler.body_of(chunk))
             finally:
                 await chunks.aclose()
-            await outflow.end()
+            if job.reason is not None:
+                raise job.reason  # its handler took the cancellation for the end
+            await outflow.end("" if job.usage is None else job.usage.to_header())
         job.answered = True
 
     # -- failing
@@ -276,6 +321,8 @@ class Service:
             return
         job.answered = True
         told = for_peers(error, agent=self.agent.name, request_id=job.request.request_id)
+        self.log.failed(job.request.request_id, told)
+        self.tally.failed(told)
         try:
             await self._tell(job, told)
         except PayloadTooLarge:
@@ -288,9 +335,10 @@ class Service:
         headers = Reply(ReplyKind.ERROR, request.request_id, instance_id=self._instance_id).to_headers()
         body = error.to_json()
         if request.streaming and request.can_stream:
-            await Outflow(self._link, self._replies, request, self._instance_id).fail(error)
-        elif job.message.reply:
-            await self._send(job, job.message.reply, body, headers)
+            frame = Frame(FrameKind.ERROR, 0, request.request_id, self._instance_id)
+            await self._send(job, stream_subject(request.request_id), body, frame.to_headers())
+        elif inbox := answerable(job.message.reply):
+            await self._send(job, inbox, body, headers)
         await self._link.publish(errors_subject(self.agent.name), body, headers=headers)
 
     async def _send(self, job: Job, subject: str, body: bytes, headers: dict[str, str]) -> None:

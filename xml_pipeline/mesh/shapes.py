@@ -12,12 +12,16 @@ Signature                                          invocable streaming shape
 
 A generator's return annotation may also be ``R`` itself. Only the first parameter counts; others need defaults. A first
 parameter without an annotation takes any JSON.
+
+A handler that takes a `KVEntry` or a `MeshMessage` is a background task, whatever it returns: nobody can ask for what
+only a source can give. If it yields, it is refused, for there is nobody who would get that.
 """
 
 from __future__ import annotations
 
 import functools
 import inspect
+import types
 import typing
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable
 from dataclasses import dataclass
@@ -28,9 +32,11 @@ from pydantic import PydanticUserError, TypeAdapter, ValidationError
 from pydantic_core import PydanticSerializationError, to_json
 
 from xml_pipeline.mesh.errors import InvalidInput
+from xml_pipeline.mesh.kv_entry import KVEntry
+from xml_pipeline.mesh.mesh_message import MeshMessage
 from xml_pipeline.mesh.payload import json_safe
 
-__all__ = ["Handler", "Shape", "read_handler"]
+__all__ = ["Envelope", "Handler", "Shape", "read_handler"]
 
 _STREAMS = (AsyncIterator, AsyncGenerator, AsyncIterable)
 _MOST_ERRORS = 100
@@ -57,6 +63,14 @@ class Shape(Enum):
         return self.value[1]
 
 
+class Envelope(Enum):
+    """What the value of the parameter comes in; the value is its name."""
+
+    VALUE = "value"
+    KV_ENTRY = "KVEntry"
+    MESH_MESSAGE = "MeshMessage"
+
+
 @dataclass(frozen=True)
 class Handler:
     """A handler with what its signature says.
@@ -69,6 +83,9 @@ class Handler:
         optional: whether it can be called without an argument.
         nullable: whether ``None`` is a value of its parameter.
         output: of what it returns or yields; ``None`` if nothing was said.
+        envelope: what the value of its parameter comes in.
+        content: of the value; that of ``input`` where it comes in nothing.
+        raw: ``bytes`` or ``str`` where a source gives the value as it is, ``None`` where it is read as JSON.
     """
 
     function: Callable[..., Any]
@@ -78,6 +95,9 @@ class Handler:
     optional: bool
     nullable: bool
     output: TypeAdapter[Any] | None
+    envelope: Envelope = Envelope.VALUE
+    content: TypeAdapter[Any] | None = None
+    raw: type | None = None
 
     @property
     def doc(self) -> str:
@@ -97,11 +117,20 @@ class Handler:
             return ()
         if not body:
             return self._without(None)
-        try:
-            value = self.input.validator.validate_json(body)
-        except ValidationError as error:
-            raise _invalid(error) from error
+        value = _validated(self.input.validator.validate_json, body)
         return self._without(value) if value is None else (value,)
+
+    def read(self, body: bytes) -> Any:
+        """The value that a source gives.
+
+        Raises:
+            InvalidInput: it is not of the parameter's type.
+        """
+        if self.content is None:
+            return body
+        if self.raw is None:
+            return _validated(self.content.validator.validate_json, body)
+        return _validated(self.content.validator.validate_python, body if self.raw is bytes else _text(body))
 
     def _without(self, value: None) -> tuple[Any, ...]:
         if self.optional:
@@ -141,8 +170,8 @@ def read_handler(function: Callable[..., Any]) -> Handler:
             partial of these.
 
     Raises:
-        TypeError: it is none of these, takes more than one argument, or a type has no JSON Schema; the text names the
-            parameter and the type.
+        TypeError: it is none of these, takes more than one argument, yields although it takes an envelope, or a type
+            has no JSON Schema; the text names the parameter and the type.
     """
     inner = _inner(function)
     title = getattr(inner, "__qualname__", type(function).__name__)
@@ -152,10 +181,14 @@ def read_handler(function: Callable[..., Any]) -> Handler:
     parameter = _parameter(function, title)
     generator = inspect.isasyncgenfunction(inner)
     returned = hints.get("return", inspect.Parameter.empty)
+    hint = hints.get(parameter.name, Any) if parameter else None
+    envelope, content = _unwrapped(hint)
+    if envelope is not Envelope.VALUE:
+        return _reaction(function, title, generator, parameter, envelope, content)
     if generator:
         returned = _chunk(returned)
     silent = returned in (inspect.Parameter.empty, None, type(None))
-    takes = _adapter(hints.get(parameter.name, Any), f"parameter {parameter.name!r}", title) if parameter else None
+    takes = _adapter(hint, f"parameter {parameter.name!r}", title) if parameter else None
     shape = _shape(takes is not None, generator, silent)
     return Handler(
         function=function,
@@ -165,7 +198,65 @@ def read_handler(function: Callable[..., Any]) -> Handler:
         optional=parameter is None or parameter.default is not inspect.Parameter.empty,
         nullable=takes is not None and _takes_none(takes),
         output=None if silent else _adapter(returned, "the return value", title),
+        content=takes,
+        raw=_raw(hint),
     )
+
+
+def _reaction(
+    function: Callable[..., Any],
+    title: str,
+    generator: bool,
+    parameter: inspect.Parameter | None,
+    envelope: Envelope,
+    content: Any,
+) -> Handler:
+    """A handler of what sources give, with all that came with it. What it returns is nobody's."""
+    what = f"parameter {parameter.name!r}" if parameter else ""
+    if generator:
+        raise TypeError(
+            f"{title} takes a {envelope.value} and yields: only sources call it, and nobody would get what it yields. "
+            "Make it `async def` without `yield`, and publish from it, with mesh.publish(...) or mesh.kv.put(...)"
+        )
+    return Handler(
+        function=function,
+        shape=Shape.BACKGROUND,
+        title=title,
+        input=None,
+        optional=False,
+        nullable=False,
+        output=None,
+        envelope=envelope,
+        content=_adapter(content, what, title),
+        raw=_raw(content),
+    )
+
+
+def _bare(hint: Any) -> Any:
+    """The type without annotations, and without that it may be ``None``."""
+    origin = typing.get_origin(hint)
+    if origin is typing.Annotated:
+        return _bare(typing.get_args(hint)[0])
+    if origin in (typing.Union, types.UnionType):
+        some = [one for one in typing.get_args(hint) if one is not type(None)]
+        return _bare(some[0]) if len(some) == 1 else hint
+    return hint
+
+
+def _raw(hint: Any) -> type | None:
+    bare = _bare(hint)
+    return bare if bare in (bytes, str) else None
+
+
+def _unwrapped(hint: Any) -> tuple[Envelope, Any]:
+    """The envelope, and the type of the value in it: bytes where nothing was said."""
+    hint = _bare(hint)
+    origin = typing.get_origin(hint)
+    for kind, envelope in ((KVEntry, Envelope.KV_ENTRY), (MeshMessage, Envelope.MESH_MESSAGE)):
+        if hint is kind or origin is kind:
+            content = next(iter(typing.get_args(hint)), bytes)
+            return envelope, bytes if isinstance(content, typing.TypeVar) else content
+    return Envelope.VALUE, hint
 
 
 def _shape(takes: bool, generator: bool, silent: bool) -> Shape:
@@ -220,7 +311,7 @@ def _adapter(hint: Any, what: str, title: str) -> TypeAdapter[Any]:
         adapter: TypeAdapter[Any] = TypeAdapter(hint)
         adapter.json_schema()
     except (PydanticUserError, TypeError, NameError, RecursionError) as error:
-        reason = str(error).splitlines()[0]
+        reason = str(error).splitlines()[0].partition(". ")[0]
         raise TypeError(
             f"{what} of {title} is of type {_name(hint)}, for which there is no JSON Schema: {reason}"
         ) from error
@@ -237,6 +328,20 @@ def _takes_none(adapter: TypeAdapter[Any]) -> bool:
     except Exception:  # a validator of the user's may raise anything
         return False
     return True
+
+
+def _validated(validate: Callable[[Any], Any], value: Any) -> Any:
+    try:
+        return validate(value)
+    except ValidationError as error:
+        raise _invalid(error) from error
+
+
+def _text(body: bytes) -> str:
+    try:
+        return body.decode()
+    except UnicodeDecodeError as error:
+        raise InvalidInput(f"The value is not text: {error}", details={"errors": []}) from error
 
 
 def _invalid(error: ValidationError) -> InvalidInput:

@@ -6,11 +6,12 @@ add a token, a wildcard or a line to a subject.
 
 from __future__ import annotations
 
+import os
 import re
-import uuid
 
 __all__ = [
     "agent_subject",
+    "answerable",
     "cancel_subject",
     "channel_subject",
     "check_agent_name",
@@ -37,18 +38,22 @@ AGENTS = "mesh.agent."
 CANCELS = "mesh.cancel."
 CREDITS = "mesh.credit."
 DEATHS = "mesh.death."
+ERRORS = "mesh.errors."
 
 # `fullmatch` everywhere: `$` would let a line end through.
 _SEGMENTS = re.compile(r"[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*")
 _REQUEST_ID = re.compile(r"[A-Za-z0-9_-]{1,128}")
 _TOKEN = re.compile(r"[!-)+-=?-~]+")  # printable ASCII but `*` and `>`; a dot is excluded by the split
+_TOKENS = re.compile(r"[!-)+-\-/-=?-~]+(\.[!-)+-\-/-=?-~]+)*")  # the same, joined by dots
+_VARIANT = dict(zip("0123456789abcdef", "89ab" * 4, strict=True))  # what makes the digits a UUID of version 4
 _LONGEST_NAME = 200
 _LONGEST_SUBJECT = 1024
 
 
 def new_id() -> str:
     """A fresh request or instance id: 32 lower-case hexadecimal digits."""
-    return uuid.uuid4().hex
+    digits = os.urandom(16).hex()
+    return f"{digits[:12]}4{digits[13:16]}{_VARIANT[digits[16]]}{digits[17:]}"
 
 
 def check_agent_name(name: str) -> str:
@@ -69,9 +74,9 @@ def check_agent_name(name: str) -> str:
     return name
 
 
-def is_agent_name(name: str) -> bool:
+def is_agent_name(name: object) -> bool:
     """Whether an agent can have this name."""
-    return len(name) <= _LONGEST_NAME and bool(_SEGMENTS.fullmatch(name))
+    return isinstance(name, str) and len(name) <= _LONGEST_NAME and bool(_SEGMENTS.fullmatch(name))
 
 
 def is_request_id(value: str) -> bool:
@@ -84,8 +89,21 @@ def is_inbox(subject: str) -> bool:
     return subject.startswith("_INBOX.") and _is_concrete(subject)
 
 
+def answerable(subject: str) -> str:
+    """Where an answer is sent on a caller's word: the subject, or nothing where that is not the caller's to decide.
+
+    A host may often publish where its caller may not: to what the server stores and obeys, and to what others take as
+    said by an agent, a host, or the mesh. A caller is answered in an inbox, in ``mesh.results.<id>``, or on a subject
+    of the application.
+    """
+    if subject.startswith("_INBOX."):
+        return subject
+    is_ours = subject.startswith(("$", "mesh.")) and not subject.startswith("mesh.results.")
+    return "" if is_ours or not _is_concrete(subject) else subject
+
+
 def _is_concrete(subject: str) -> bool:
-    return len(subject) <= _LONGEST_SUBJECT and all(_TOKEN.fullmatch(token) for token in subject.split("."))
+    return len(subject) <= _LONGEST_SUBJECT and _TOKENS.fullmatch(subject) is not None
 
 
 def check_subject(subject: str) -> str:
@@ -146,7 +164,7 @@ def channel_subject(channel: str) -> str:
 
 def errors_subject(name: str) -> str:
     """Where copies of the agent's error replies go."""
-    return "mesh.errors." + check_agent_name(name)
+    return ERRORS + check_agent_name(name)
 
 
 def death_subject(name: str) -> str:

@@ -33,7 +33,7 @@ class ResultTypes:
         try:
             if result_type is None:
                 return decode(body)
-            return self._adapter(result_type).validate_json(body or b"{}")
+            return self._adapter(result_type).validator.validate_json(body or b"{}")
         except (ValidationError, ValueError, RecursionError) as error:
             kind = "JSON" if result_type is None else getattr(result_type, "__name__", str(result_type))
             text = f"The answer of {agent} is not {kind}: {error}"

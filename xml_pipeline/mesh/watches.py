@@ -1,25 +1,28 @@
-"""`Watches`: everything that is being followed in loops of the user, so that it can end in good order."""
+"""`Watches`: everything that is followed in loops of users and agents, so that it can end in good order."""
 
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+
+from xml_pipeline.mesh.feeds import current_feeds
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
 
-    from xml_pipeline.mesh.kv_entry import KVEntry
-
 __all__ = ["Feed", "Watches"]
 
+T = TypeVar("T")
+T_co = TypeVar("T_co", covariant=True)
 
-class Feed(Protocol):
+
+class Feed(Protocol[T_co]):
     """What can be followed."""
 
     async def start(self) -> None:
         """Begin."""
 
-    async def next(self) -> KVEntry[bytes] | None:
+    async def next(self) -> T_co | None:
         """The next entry; ``None`` after `end`. Asking for it says that the one before was handled."""
 
     def end(self) -> None:
@@ -32,7 +35,7 @@ class Feed(Protocol):
 class _Reading:
     """One loop, and the task that runs it."""
 
-    def __init__(self, feed: Feed) -> None:
+    def __init__(self, feed: Feed[Any]) -> None:
         self.feed = feed
         self.task = asyncio.current_task()
         self.is_over = asyncio.Event()
@@ -50,16 +53,21 @@ class Watches:
         self._open: dict[_Reading, None] = {}
         self._is_closing = False
 
-    async def follow(self, feed: Feed) -> AsyncGenerator[KVEntry[bytes], None]:
-        """The entries of a feed, until the loop is left or the mesh object is closed.
+    async def follow(self, feed: Feed[T]) -> AsyncGenerator[T, None]:
+        """The entries of a feed, until the loop is left, its agent is stopped, or the mesh object is closed.
 
         Raises:
             MeshError: what the feed says.
+            CancelledError: the agent whose code this is, is being stopped.
         """
+        agents = current_feeds()
+        if agents is not None:
+            agents.begin(feed)
         reading = _Reading(feed)
         self._open[reading] = None
         try:
             if self._is_closing:
+                await asyncio.sleep(0)  # who begins again and again must not keep all others from ending
                 return
             await feed.start()
             while True:
@@ -74,6 +82,8 @@ class Watches:
             finally:
                 self._open.pop(reading, None)
                 reading.is_over.set()
+                if agents is not None:
+                    agents.over(feed)
 
     async def close(self, timeout: float) -> float:
         """End all loops: each after the entry that it is at.

@@ -369,7 +369,9 @@ class Dispatcher:
 
     def _failure_of(self, worker: Worker, listener: Listener, exc: BaseException) -> PipelineError | None:
         """The outcome of an exception that left the handler, or a hook."""
-        if isinstance(exc, BudgetExhausted) or (isinstance(exc, PipelineError) and worker.is_ours):
+        if isinstance(exc, BudgetExhausted) or (
+            isinstance(exc, PipelineError) and (worker.is_ours or listener.is_trusted)
+        ):
             return exc
         if isinstance(exc, asyncio.CancelledError):
             if worker.failure is not None:

@@ -15,6 +15,7 @@ from xml_pipeline.message_bus.dispatch import Dispatcher
 from xml_pipeline.message_bus.dispatch_hook import DispatchHooks, TurnHook, overridden
 from xml_pipeline.message_bus.events import EventHub, HistoryTrimmedEvent, ReloadEvent
 from xml_pipeline.message_bus.expiries import Expiries
+from xml_pipeline.message_bus.gateway import Gateway
 from xml_pipeline.message_bus.hooks.budget import Budget
 from xml_pipeline.message_bus.hooks.deadline import Deadline
 from xml_pipeline.message_bus.hooks.history import History
@@ -38,7 +39,7 @@ from xml_pipeline.message_bus.replies import Replies
 from xml_pipeline.message_bus.routing import RoutingTable
 from xml_pipeline.message_bus.scheduler import MAX_BATCH, Scheduler
 from xml_pipeline.message_bus.sources import Sources
-from xml_pipeline.message_bus.thread_registry import Conversation, Frame, ThreadRegistry
+from xml_pipeline.message_bus.thread_registry import Conversation, ConversationStatus, Frame, ThreadRegistry
 from xml_pipeline.message_bus.todo_registry import TodoRegistry
 from xml_pipeline.message_bus.token_bucket import TokenBucket
 from xml_pipeline.message_bus.turn_events import TurnEvents
@@ -142,6 +143,7 @@ class Engine:
             limits,
         )
         self.ingress.waiting = self.dispatcher.lending
+        self.gateway = Gateway(self.ingress, self.registry, self.cancel)
         self.sources = Sources(self.ingress, self.events, self.dead_letters)
         self.dead_letters.resend = self.ingress.resend
         self.registry.on_forget = self.history.delete_conversation
@@ -193,6 +195,21 @@ class Engine:
                 self.dispatcher.lanes.forget(listener)
         self.scheduler.resize()
         self.ingress.forget_senders()
+
+    def cancel(self, thread: str, error: PipelineError) -> bool:
+        """Cancel a conversation, or the call on a frame; returns whether there was something to cancel."""
+        conversation = self.registry.find(thread)
+        if conversation is not None:
+            is_own = conversation.owner == "system"  # which ends with the pump
+            if is_own or not conversation.open or conversation.status is ConversationStatus.KILLED:
+                return False
+            self.ledger.cancel_conversation(conversation, error)
+            return True
+        frame = self.registry.frame(thread)
+        if frame is None:
+            return False
+        self.ledger.cancel_call(frame, error)
+        return True
 
     def _get_table(self) -> RoutingTable:
         return self.table

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, Callable
 from typing import Any
 
 from xml_pipeline.errors import DeadlineExceeded, NoAnswer, PipelineError
@@ -30,6 +30,7 @@ class Exchange:
         "attempts",
         "from_id",
         "is_complete",
+        "on_complete",
         "target",
         "thread_id",
         "wire",
@@ -43,6 +44,8 @@ class Exchange:
         """The external message, for its dead letter; dropped when the conversation is complete."""
         self.is_complete = False
         """Nothing more will come."""
+        self.on_complete: Callable[[], object] | None = None
+        """Called once, when nothing more will come."""
         self._deferred: PipelineError | None = None
         self._under_way = 0
         self.attempts = 0
@@ -121,6 +124,8 @@ class Exchange:
         """The conversation is complete: whoever still waits gets `NoAnswer`, a stream ends."""
         self.wire = None
         self.is_complete = True
+        if self.on_complete is not None:
+            self.on_complete()
         if self._queue is not None:
             self._queue.put_nowait(None)
         elif self._future is not None and not self._settled:
@@ -151,7 +156,7 @@ class Exchange:
         """From now on keep every answer, for `stream`."""
         self._queue = asyncio.Queue()
 
-    async def stream(self, timeout: float) -> AsyncIterator[Any]:
+    async def stream(self, timeout: float) -> AsyncGenerator[Any, None]:
         """Every answer until the conversation is complete.
 
         Args:

@@ -49,6 +49,7 @@ if TYPE_CHECKING:
 __all__ = ["Admitted", "Ingress"]
 
 
+_ON_THE_MESH = "mesh:"
 _MAX_GOOD_SENDERS = 10_000
 """Names of senders remembered as checked; beyond it they are checked anew."""
 
@@ -124,9 +125,18 @@ class Ingress:
         routing_table: str | None = None,
         wait: bool = True,
         stream: bool = False,
+        extensions: str = "",
+        vouched: bool = False,
+        deadline: float = 0.0,
     ) -> Admitted:
-        """Admit a payload for a target; see `StreamPump.inject` for what is raised."""
-        from_xml = self._good_senders.get(from_id) or self._checked_sender(from_id)
+        """Admit a payload for a target; see `StreamPump.inject` for what is raised.
+
+        Args:
+            extensions: further elements of ``meta``, as canonical text.
+            vouched: the sender is on the mesh, and the caller found out who it is. Never for what programs say.
+            deadline: in the loop's time, after which its handler is not started; 0.0 for none.
+        """
+        from_xml = self._good_senders.get(from_id) or self._checked_sender(from_id, vouched)
         if routing_table is not None:
             self._check_peer_table(routing_table)
         written = self._writer.write(payload)
@@ -135,9 +145,10 @@ class Ingress:
         queue = target or table.only_group_for(written.name) or ""
         listener = table.listeners.get(queue)
         to_xml = None if not target else escape_text(target) if listener is None else listener.xml_name
-        if 4 * (len(text) + len(from_xml) + len(to_xml or "")) + _ENVELOPE_OVERHEAD > self._limits.max_message_bytes:
+        length = len(text) + len(from_xml) + len(to_xml or "") + len(extensions)
+        if 4 * length + _ENVELOPE_OVERHEAD > self._limits.max_message_bytes:
             # It may be too large. Before anything is begun: a refused message must leave no trace.
-            self._check_size(message_text(text, from_xml, to_xml, _SOME_THREAD_ID))
+            self._check_size(message_text(text, from_xml, to_xml, _SOME_THREAD_ID, extensions))
         if not wait:
             self._scheduler.check_room(queue)
         elif self._scheduler.is_full(queue):
@@ -146,11 +157,12 @@ class Ingress:
             conversation = self._begin(from_id, thread_id, routing_table)
             exchange = Exchange(queue, from_id, conversation.id)
             frame = self._registry.open_root(conversation, queue, exchange)
-            wire = message_text(text, from_xml, to_xml, frame.id)
+            wire = message_text(text, from_xml, to_xml, frame.id, extensions)
         except BaseException:
             self._scheduler.pass_on(queue)
             raise
         state = self._mint.external(conversation, frame, from_id, target or None, wire, text)
+        state.deadline = deadline
         if listener is not None:
             # Decided for good when it is routed; until then it says what the payload is expected to be.
             state.codec = listener.codecs.get(written.name)
@@ -165,9 +177,11 @@ class Ingress:
         routing_table: str | None = None,
         wait: bool = True,
         stream: bool = False,
+        vouched: bool = False,
+        deadline: float = 0.0,
     ) -> Admitted:
         """Admit a finished envelope. Whether it agrees with thread and sender is checked when it is read."""
-        self._checked_sender(from_id)
+        self._checked_sender(from_id, vouched)
         self._check_peer_table(routing_table)
         self._check_size(raw)
         to, claimed = peek(raw)
@@ -184,6 +198,7 @@ class Ingress:
         exchange = Exchange(to or "", from_id, conversation.id)
         frame = self._registry.open_root(conversation, queue, exchange)
         state = self._mint.external(conversation, frame, from_id, None, raw)
+        state.deadline = deadline
         state.thread_id = conversation.id  # what the envelope must say; the frame of a later turn has an id of its own
         return self._enter(state, conversation, exchange, queue, stream)
 
@@ -194,15 +209,17 @@ class Ingress:
         payloads = payload_elements(root)
         if not payloads:
             raise ValidationError("the dead letter holds no payload", step="admission")
-        envelope = build_envelope(payloads[0], letter.from_id, conversation_id, letter.target or None, extensions(root))
-        for payload in payloads[1:]:
-            envelope.append(payload)
+        first, *further = payloads
+        envelope = build_envelope(
+            first, letter.from_id, conversation_id, letter.target or None, extensions(root), further
+        )
         admitted = await self.admit_raw(
             envelope_to_bytes(envelope, declaration=False),
             conversation_id,
             letter.from_id,
             routing_table=letter.routing_table,
             wait=False,
+            vouched=letter.step != "admission",  # its sender was found out before; what was refused had none
         )
         admitted.exchange.attempts = letter.attempts
         return admitted.conversation.id
@@ -271,8 +288,10 @@ class Ingress:
 
         conversation.deadline_timer = asyncio.get_running_loop().call_later(seconds, expire)
 
-    def _checked_sender(self, from_id: str) -> str:
+    def _checked_sender(self, from_id: str, vouched: bool = False) -> str:
         """The name as it stands in XML."""
+        if vouched and from_id.startswith(_ON_THE_MESH):
+            return escape_text(from_id)  # not kept: the same name is refused where nobody vouches for it
         known = self._good_senders.get(from_id)
         if known is not None:
             return known
@@ -283,7 +302,7 @@ class Ingress:
             raise ForgedMessage(f"from_id: {fault}", step="admission")
         lower = from_id.lower()
         seen = _as_seen(from_id)
-        if seen.startswith("mesh:"):
+        if seen.startswith(_ON_THE_MESH):
             raise ForgedMessage(f"only the mesh itself speaks as {from_id!r}", step="admission")
         if seen == "system" or seen.startswith("system."):
             raise ForgedMessage(f"nobody outside the pump may be {from_id!r}", step="admission")

@@ -49,15 +49,21 @@ class Lifecycle:
     Args:
         engine: the parts.
         drive: runs the pipeline until its source ends; called again if a stage breaks it.
+        quiesce: called first, with the seconds there are, to take nothing more in from the world outside.
         close: called at the end, when no handler runs any more.
     """
 
     def __init__(
-        self, engine: Engine, drive: Callable[[], Awaitable[None]], close: Callable[[], Awaitable[None]]
+        self,
+        engine: Engine,
+        drive: Callable[[], Awaitable[None]],
+        quiesce: Callable[[float], Awaitable[None]],
+        close: Callable[[], Awaitable[None]],
     ) -> None:
         self.state = PumpState.NEW
         self._engine = engine
         self._drive = drive
+        self._quiesce = quiesce
         self._close = close
         self._task: asyncio.Task[None] | None = None
         self._ended: asyncio.Event | None = None
@@ -179,6 +185,7 @@ class Lifecycle:
     async def _shutdown(self, timeout: float) -> ShutdownReport:
         began = time.monotonic()
         engine = self._engine
+        await self._leave_the_world(timeout)
         if self.state is not PumpState.STOPPED:
             self.state = PumpState.DRAINING
         engine.scheduler.refuse()
@@ -188,7 +195,7 @@ class Lifecycle:
             await asyncio.sleep(0)  # the background task was made and has not begun yet
             running = self._ended is not None
         if running:
-            await self._drain(timeout)
+            await self._drain(max(0.0, began + timeout - time.monotonic()))
         drained = self._is_done
         busy = self._busy_listeners()
         cancelled = self._cancel_everything("the pump stopped before this was done")
@@ -209,6 +216,14 @@ class Lifecycle:
         outcomes = dict(engine.ledger.outcomes)
         names = tuple(dict.fromkeys([*busy, *hung]))
         return ShutdownReport(drained, time.monotonic() - began, cancelled, names, outcomes)
+
+    async def _leave_the_world(self, timeout: float) -> None:
+        """Have what joins us to the world outside take nothing new, and answer what it took, while we still can."""
+        running = self.state is PumpState.RUNNING and self._ended is not None
+        try:
+            await self._quiesce(timeout if running else 0.0)
+        except Exception:
+            logger.exception("shutdown: what joins the pump to the world outside was not left in order")
 
     async def _drain(self, timeout: float) -> None:
         try:

@@ -51,6 +51,8 @@ class Listener:
         streams: the handler is an async generator.
         group: the broadcast group's name, or empty.
         is_system: registered by the pump itself; untouched by reloads.
+        is_trusted: its handler is ours: a `PipelineError` that it raises is the outcome, as it is.
+        is_attached: it belongs to an `Attachment`, which says what a reload makes of it.
         configured: came from organism.yaml, so that a reload may change or remove it.
     """
 
@@ -80,6 +82,8 @@ class Listener:
     is_generic: bool = False
     joins: bool = False
     is_system: bool = False
+    is_trusted: bool = False
+    is_attached: bool = False
     configured: bool = False
     group: str = ""
     key: str = ""
@@ -127,8 +131,16 @@ def make_listener(
     joins: bool = False,
     system: bool = False,
     configured: bool = False,
+    trusted: bool = False,
+    attached: bool = False,
 ) -> Listener:
-    """Check everything and build a `Listener`. The arguments are those of `StreamPump.register`.
+    """Check everything and build a `Listener`. The arguments are those of `StreamPump.register`, and these:
+
+    Args:
+        system: it is one of the pump's own, and may be called like one.
+        configured: it comes from the configuration, and goes with it.
+        trusted: its handler is ours: a `PipelineError` that it raises is the outcome, as it is.
+        attached: it belongs to an `Attachment`, which says what becomes of it.
 
     Raises:
         TypeError: the handler is not async, or a payload class is neither a dataclass nor a pydantic model.
@@ -172,6 +184,8 @@ def make_listener(
         codecs=codecs,
         streams=_is_generator(handler),
         is_system=system,
+        is_trusted=trusted,
+        is_attached=attached,
         configured=configured,
         key=name.lower(),
         xml_name=escape_text(name),

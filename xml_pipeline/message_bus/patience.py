@@ -17,9 +17,18 @@ class Patience:
     Args:
         seconds: how long; ``None`` for as long as it takes.
         detail: for the `DeadlineExceeded` that is raised then.
+
+    Raises:
+        TypeError: ``seconds`` is no number.
+        ValueError: it is below 0, or no number of seconds at all.
     """
 
     def __init__(self, seconds: float | None, detail: str) -> None:
+        if seconds is not None:
+            if isinstance(seconds, bool) or not isinstance(seconds, int | float):
+                raise TypeError(f"the timeout must be a number of seconds or None, not {seconds!r}")
+            if not seconds >= 0:  # NaN would be taken for "never"
+                raise ValueError(f"the timeout must be a number of seconds from 0, not {seconds!r}")
         self._timeout = asyncio.timeout(seconds)
         self._detail = detail
         self.on_failure: Callable[[PipelineError], object] = lambda error: None

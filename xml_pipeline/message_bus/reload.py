@@ -19,8 +19,10 @@ from xml_pipeline.message_bus.events import ReloadEvent
 from xml_pipeline.message_bus.listener import Handler, Listener, make_listener
 from xml_pipeline.message_bus.peer_tables import PeerTable, PeerTables
 from xml_pipeline.message_bus.routing import RoutingTable
+from xml_pipeline.message_bus.signer import load_identity
 
 if TYPE_CHECKING:
+    from xml_pipeline.crypto import Identity
     from xml_pipeline.message_bus.stream_pump import StreamPump
 
 __all__ = ["configured_listener", "configured_peer_tables", "reload_config"]
@@ -59,6 +61,7 @@ def configured_listener(config: ListenerConfig, timeout: float) -> Listener:
         concurrency=config.concurrency,
         rate=config.rate,
         ordered=config.ordered,
+        joins=config.joins,
         cpu_bound=config.cpu_bound,
         output_class=config.output_class,
         repair=config.repair,
@@ -111,13 +114,16 @@ def _reload(pump: StreamPump, path: str) -> ReloadEvent:
         return ReloadEvent(False, error="\n".join(str(problem) for problem in report.problems))
     new = report.config
     changes = diff(pump.config, new)
-    table = _table(pump.engine.table, pump.config, new, {*changes.added, *changes.updated})
+    outside = [attachment.plan(new) for attachment in pump.attachments]
+    attached = [listener for change in outside for listener in change.listeners]
+    table = _table(pump.engine.table, pump.config, new, {*changes.added, *changes.updated}, attached)
     peer_tables = configured_peer_tables(pump.engine.peer_tables, new, table.listeners)
     other_models = "llm_config" in changes.settings
     try:
         router = pump.models.prepare(new.llm_config) if other_models else None
     except InvalidConfiguration as error:
         raise InvalidConfiguration(place_problems(path, error.problems)) from error
+    identity = _identity(new, path)
     if new.thread_scheduling != pump.config.thread_scheduling:
         logger.warning("reload: thread_scheduling stays %r until the next start", pump.config.thread_scheduling)
         new = new.with_limits(thread_scheduling=pump.config.thread_scheduling)
@@ -128,18 +134,30 @@ def _reload(pump: StreamPump, path: str) -> ReloadEvent:
         pump.models.swap(router)
     for listener in table.listeners.values():
         pump.engine.dispatcher.lanes.configure(listener)
-    pump.apply_config(new)
+    for change in outside:
+        change.apply()
+    pump.apply_config(new, identity)
     return ReloadEvent(True, list(changes.added), list(changes.removed), list(changes.updated))
 
 
-def _table(old: RoutingTable, before: OrganismConfig, after: OrganismConfig, changed: set[str]) -> RoutingTable:
+def _identity(config: OrganismConfig, path: str) -> Identity | None:
+    """Read again: the file may have another key by now."""
+    try:
+        return load_identity(config, path)
+    except InvalidConfiguration as error:
+        raise InvalidConfiguration(place_problems(path, error.problems)) from error
+
+
+def _table(
+    old: RoutingTable, before: OrganismConfig, after: OrganismConfig, changed: set[str], attached: list[Listener]
+) -> RoutingTable:
     """The new table: what did not change keeps its listener, what did not come from the file stays."""
     configured = {config.name: config for config in after.listeners}
     known_before = {config.name for config in before.listeners}
     listeners = [
         listener
         for name, listener in old.listeners.items()
-        if not listener.configured or (name in configured and name not in changed)
+        if not listener.is_attached and (not listener.configured or (name in configured and name not in changed))
     ]
     kept = {listener.name for listener in listeners}
     for name, config in configured.items():
@@ -148,4 +166,4 @@ def _table(old: RoutingTable, before: OrganismConfig, after: OrganismConfig, cha
                 raise ConfigurationError(f"listener {name!r} is registered by the program already")
             continue
         listeners.append(configured_listener(config, after.timeout_of(config)))
-    return RoutingTable(listeners)
+    return RoutingTable([*listeners, *attached])

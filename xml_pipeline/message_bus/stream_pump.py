@@ -5,12 +5,18 @@ from __future__ import annotations
 import datetime
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Coroutine, Iterable, Mapping, Sequence
 from types import MappingProxyType
-from typing import Any, ClassVar, Self, TypeVar, cast, overload
+from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeVar, cast, overload
 
 from xml_pipeline.config import ConfigLoader, Limits, ListenerConfig, LLMConfig, OrganismConfig, Rate
-from xml_pipeline.errors import ConversationCancelled, PipelineError, PumpStopped, ValidationError
+from xml_pipeline.errors import (
+    ConfigurationError,
+    ConversationCancelled,
+    PipelineError,
+    PumpStopped,
+    ValidationError,
+)
 from xml_pipeline.message_bus import pipeline
-from xml_pipeline.message_bus.conversation import ConversationStatus
+from xml_pipeline.message_bus.attachment import Attachment
 from xml_pipeline.message_bus.dead_letters import DeadLetters
 from xml_pipeline.message_bus.engine import Engine
 from xml_pipeline.message_bus.events import (
@@ -35,6 +41,7 @@ from xml_pipeline.message_bus.patience import Patience
 from xml_pipeline.message_bus.peer_tables import PeerTable
 from xml_pipeline.message_bus.reload import configured_listener, configured_peer_tables, reload_config
 from xml_pipeline.message_bus.routing import RoutingTable
+from xml_pipeline.message_bus.signer import load_identity
 from xml_pipeline.message_bus.singleton import get_stream_pump, has_stream_pump, reset_stream_pump, set_stream_pump
 from xml_pipeline.message_bus.statistics import PumpStatistics, ShutdownReport, collect
 from xml_pipeline.message_bus.steps.c14n import c14n
@@ -47,6 +54,9 @@ from xml_pipeline.message_bus.steps.thread_assignment import assign_thread
 from xml_pipeline.message_bus.system_listeners import system_listeners
 from xml_pipeline.primitives.boot import Boot
 from xml_pipeline.runtime import Runtime
+
+if TYPE_CHECKING:
+    from xml_pipeline.crypto import Identity
 
 __all__ = [
     "AgentStateEvent",
@@ -94,11 +104,11 @@ class StreamPump:
         name: the organism's name.
         port: kept for the organism's servers.
         llm_config: the model back ends, as a `LLMConfig` or a mapping with the keys of the ``llm`` section.
-        identity_path: not supported in this version.
+        identity_path: a file with the private key that signs what leaves the organism; empty for none.
         **limits: see `Limits`, e.g. ``max_concurrent_handlers=50``.
 
     Raises:
-        ConfigurationError: an argument is unknown or out of range.
+        ConfigurationError: an argument is unknown or out of range, or the identity cannot be loaded.
     """
 
     def __init__(
@@ -120,11 +130,14 @@ class StreamPump:
             config = config.with_limits(**limits)
         self._config = config
         self._config_path = str(config_path)
+        self._identity = load_identity(config, self._config_path)
         self.runtime = Runtime(config.name)
         self.engine = Engine(config.limits, self.runtime)
         self._dispatcher = self.engine.dispatcher
         self.models = ModelCalls(self.runtime, config.llm_config)
-        self._lifecycle = Lifecycle(self.engine, lambda: pipeline.drive(self), self.models.close)
+        self.attachments: tuple[Attachment, ...] = ()
+        """What joins it to the world outside; see `attach`."""
+        self._lifecycle = Lifecycle(self.engine, lambda: pipeline.drive(self), self._quiesce, self._close)
         self.runtime.put(self, StreamPump)
 
     @classmethod
@@ -561,19 +574,7 @@ class StreamPump:
         return self._cancel(thread, ConversationCancelled("cancelled by request", step="cancel"))
 
     def _cancel(self, thread: str, error: PipelineError) -> bool:
-        engine = self.engine
-        conversation = engine.registry.find(thread)
-        if conversation is not None:
-            is_own = conversation.owner == "system"  # which ends with the pump
-            if is_own or not conversation.open or conversation.status is ConversationStatus.KILLED:
-                return False
-            engine.ledger.cancel_conversation(conversation, error)
-            return True
-        frame = engine.registry.frame(thread)
-        if frame is None:
-            return False
-        engine.ledger.cancel_call(frame, error)
-        return True
+        return self.engine.cancel(thread, error)
 
     def _admit(
         self,
@@ -631,18 +632,59 @@ class StreamPump:
             raise PumpStopped("a pump that has stopped cannot start again; make a new one", step="start")
         if self._lifecycle.state is not PumpState.NEW:
             return
+        if self._config.mesh is not None and not self.attachments:
+            raise ConfigurationError(
+                "the configuration has a mesh section, and nothing carries it out: make the pump with "
+                "StreamPump.from_yaml or bootstrap, or attach a Bridge"
+            )
         known = self.engine.table.listeners
-        table = RoutingTable([*known.values(), *(each for each in system_listeners() if each.name not in known)])
+        changes = [attachment.plan(self._config) for attachment in self.attachments]
+        attached = [listener for change in changes for listener in change.listeners]
+        own = [each for each in system_listeners() if each.name not in known]
+        table = RoutingTable([*known.values(), *own, *attached])
         peer_tables = configured_peer_tables(self.engine.peer_tables, self._config, table.listeners)
         self._lifecycle.state = PumpState.STARTED
         self._swap(table)
         self.engine.peer_tables.install(peer_tables)
+        for change in changes:
+            change.apply()
+        await self._open_attachments()
         self.engine.registry.initialize_root(self._config.name)
         users = sum(not listener.is_system for listener in self.engine.table.listeners.values())
         now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
         self.engine.ingress.begin_system("system.boot", Boot(self._config.name, now, users))
         if not has_stream_pump():
             set_stream_pump(self)
+
+    def attach(self, attachment: Attachment) -> None:
+        """Join the pump to the world outside, from its start to its end; see `Attachment`.
+
+        Raises:
+            RuntimeError: the pump has started.
+        """
+        if self._lifecycle.state is not PumpState.NEW:
+            raise RuntimeError("attach to a pump before it starts")
+        self.attachments = (*self.attachments, attachment)
+
+    async def _open_attachments(self) -> None:
+        """Open all of them, or none; a pump that could not be started can be shut down only."""
+        try:
+            for attachment in self.attachments:
+                await attachment.open()
+        except BaseException:
+            await self._lifecycle.shutdown(0.0)
+            raise
+
+    async def _quiesce(self, timeout: float) -> None:
+        for attachment in self.attachments:
+            await attachment.quiesce(timeout)
+
+    async def _close(self) -> None:
+        try:
+            for attachment in reversed(self.attachments):
+                await attachment.close()
+        finally:
+            await self.models.close()
 
     async def run(self) -> None:
         """Process messages until `shutdown`; starts the pump if that was not done.
@@ -696,9 +738,10 @@ class StreamPump:
             self.engine.events.emit(event)
         return event
 
-    def apply_config(self, config: OrganismConfig) -> None:
-        """Replace `config`; `reload_config` does it when the new table is in force."""
+    def apply_config(self, config: OrganismConfig, identity: Identity | None) -> None:
+        """Replace `config` and `identity`; `reload_config` does it when the new table is in force."""
         self._config = config
+        self._identity = identity
 
     # -- watching -----------------------------------------------------------------------------------------------
 
@@ -742,9 +785,9 @@ class StreamPump:
         return self._config_path
 
     @property
-    def identity(self) -> None:
-        """The identity that signs what leaves the node; ``None``: not supported in this version."""
-        return None
+    def identity(self) -> Identity | None:
+        """The identity that signs what leaves the node; ``None`` for none. It shows its public key and its key id."""
+        return self._identity
 
     @property
     def listeners(self) -> Mapping[str, Listener]:

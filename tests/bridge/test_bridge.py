@@ -1,0 +1,231 @@
+"""The bridge as a whole: from a file, from start to end, and through a reload."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+import textwrap
+
+import pytest
+
+from tests.bridge.kit import Ask, Told, echo, organism
+from tests.mesh.kit import echo_on, spin, until_names
+from xml_pipeline import HandlerMetadata, HandlerResponse, StreamPump
+from xml_pipeline.bridge import Bridge
+from xml_pipeline.config import OrganismConfig
+from xml_pipeline.config.mesh import MeshConfig
+from xml_pipeline.errors import ConfigurationError, PumpStopped
+from xml_pipeline.mesh import AgentMesh, NotFound
+
+MODULE = """
+from dataclasses import dataclass
+from xml_pipeline import HandlerResponse
+
+@dataclass
+class Ask:
+    message: str
+
+@dataclass
+class Told:
+    reply: str
+
+async def echo(ask, metadata):
+    return HandlerResponse.respond(Told(ask.message))
+
+async def shout(ask, metadata):
+    return HandlerResponse.respond(Told(ask.message.upper()))
+"""
+
+
+class File:
+    """An organism file that can be changed."""
+
+    def __init__(self, directory, url):
+        self.path = directory / "organism.yaml"
+        self.url = url
+        (directory / "bridged_app.py").write_text(MODULE)
+
+    def write(self, mesh, listeners="[echo]"):
+        names = yaml_names(listeners)
+        said = "".join(
+            f"- {{name: {name}, description: d, payload_class: bridged_app.Ask, handler: bridged_app.{name}}}\n"
+            for name in names
+        )
+        text = f"organism: {{name: org}}\nlisteners:\n{said}mesh:\n  url: {self.url}\n"
+        self.path.write_text(text + textwrap.indent(textwrap.dedent(mesh), "  "))
+        return str(self.path)
+
+
+def yaml_names(text):
+    return [name.strip() for name in text.strip("[]").split(",")]
+
+
+@pytest.fixture
+def file(tmp_path, server, monkeypatch):
+    monkeypatch.syspath_prepend(tmp_path)
+    yield File(tmp_path, server.url)
+    sys.modules.pop("bridged_app", None)
+
+
+async def test_a_file_puts_an_organism_on_the_mesh(file, mesh):
+    pump = await StreamPump.from_yaml(file.write("expose: [{listener: echo}]\n"))
+    async with pump:
+        await until_names(mesh, "org.echo")
+        assert await mesh.call("org.echo", {"message": "hi"}) == {"reply": "hi"}
+    await until_names(mesh)
+
+
+async def test_a_server_of_its_own():
+    pump = organism("local", expose=[{"listener": "echo"}])
+    pump.register("echo", echo, Ask)
+    async with pump:
+        own = pump.attachments[0].mesh
+        async with AgentMesh(own.url) as other:
+            await until_names(other, "org.echo")
+            assert await other.call("org.echo", {"message": "hi"}) == {"reply": "hi"}
+
+
+async def test_without_a_server_the_pump_does_not_start():
+    pump = organism("nats://127.0.0.1:1", expose=[{"listener": "echo"}])
+    pump.register("echo", echo, Ask)
+    with pytest.raises(ConfigurationError, match="mesh: "):
+        await pump.start()
+    with pytest.raises(PumpStopped):
+        await pump.request("echo", Ask("x"))
+
+
+async def test_a_mesh_section_that_nobody_carries_out_is_told():
+    pump = StreamPump(OrganismConfig(name="org", mesh=MeshConfig()))
+    with pytest.raises(ConfigurationError, match="attach a Bridge"):
+        await pump.start()
+
+
+async def test_nothing_can_be_attached_to_a_pump_that_runs(server):
+    pump = organism(server.url)
+    async with pump:
+        with pytest.raises(RuntimeError, match="before it starts"):
+            pump.attach(Bridge(pump))
+
+
+async def test_a_pump_that_never_ran_leaves_the_mesh_too(server, mesh):
+    pump = organism(server.url, expose=[{"listener": "echo"}])
+    pump.register("echo", echo, Ask)
+    await pump.start()
+    await until_names(mesh, "org.echo")
+    await pump.shutdown()
+    await until_names(mesh)
+
+
+async def test_enter_and_exit_may_be_in_different_tasks(server, mesh):
+    pump = organism(server.url, expose=[{"listener": "echo"}])
+    pump.register("echo", echo, Ask)
+    await asyncio.create_task(pump.__aenter__())
+    assert await mesh.call("org.echo", {"message": "hi"}, idempotent=True) == {"reply": "hi"}
+    await asyncio.create_task(pump.__aexit__(None, None, None))
+
+
+async def test_what_was_called_from_inside_at_the_end_is_still_answered(server, mesh):
+    begun, go = asyncio.Event(), asyncio.Event()
+    echo_on(mesh)
+    pump = organism(
+        server.url,
+        expose=[{"listener": "asks"}],
+        agents=[{"name": "demo.echo", "payload_class": Ask, "output_class": Told}],
+    )
+
+    async def asks(ask: Ask, metadata: HandlerMetadata) -> HandlerResponse:
+        begun.set()
+        await go.wait()
+        return HandlerResponse.delegate(ask, "demo.echo")
+
+    pump.register("asks", asks, Ask)
+    async with pump:
+        await until_names(mesh, "demo.echo", "org.asks")
+        call = asyncio.create_task(mesh.call("org.asks", {"message": "hi"}))
+        await begun.wait()
+        stopping = asyncio.create_task(pump.shutdown())
+        await asyncio.sleep(0)
+        go.set()
+        assert await call == {"reply": "hi"}
+        await stopping
+
+
+# --- reload -----------------------------------------------------------------------------------------------------------
+
+
+async def test_what_is_exposed_can_be_changed(file, mesh):
+    pump = await StreamPump.from_yaml(file.write("expose: [{listener: echo}]\n"))
+    async with pump:
+        await until_names(mesh, "org.echo")
+        file.write("expose: [{listener: shout, as: new.name}]\n", "[echo, shout]")
+        assert pump.reload_config().success
+        await until_names(mesh, "new.name")
+        assert await mesh.call("new.name", {"message": "hi"}) == {"reply": "HI"}
+        with pytest.raises(NotFound):
+            await mesh.call("org.echo", {"message": "hi"})
+
+
+async def test_another_handler_behind_the_same_name(file, mesh):
+    pump = await StreamPump.from_yaml(file.write("expose: [{listener: echo, as: it}]\n"))
+    async with pump:
+        await until_names(mesh, "it")
+        file.write("expose: [{listener: shout, as: it}]\n", "[shout]")
+        assert pump.reload_config().success
+        await spin_until_shouted(mesh)
+
+
+async def spin_until_shouted(mesh):
+    while await mesh.call("it", {"message": "hi"}, idempotent=True) != {"reply": "HI"}:
+        pass
+
+
+async def test_a_broken_file_changes_nothing(file, mesh):
+    pump = await StreamPump.from_yaml(file.write("expose: [{listener: echo}]\n"))
+    async with pump:
+        await until_names(mesh, "org.echo")
+        file.write("expose: [{listener: nobody}]\n")
+        event = pump.reload_config()
+        assert not event.success
+        assert "no listener is called 'nobody'" in event.error
+        assert await mesh.call("org.echo", {"message": "hi"}) == {"reply": "hi"}
+
+
+async def test_agents_come_and_go(file, mesh):
+    echo_on(mesh)
+    entry = "{name: demo.echo, payload_class: bridged_app.Ask, output_class: bridged_app.Told}"
+    pump = await StreamPump.from_yaml(file.write("agents: []\n"))
+    async with pump:
+        assert "demo.echo" not in pump.listeners
+        file.write(f"agents: [{entry}]\n")
+        assert pump.reload_config().success
+        import bridged_app
+
+        await spin(lambda: pump.attachments[0]._parts[0][1]._mesh)
+        assert await pump.request("demo.echo", bridged_app.Ask("hi")) == bridged_app.Told("hi")
+        file.write("agents: []\n")
+        assert pump.reload_config().success
+        assert "demo.echo" not in pump.listeners
+
+
+async def test_no_call_is_lost_by_a_reload(file, mesh):
+    pump = await StreamPump.from_yaml(file.write("expose: [{listener: echo}]\n"))
+    async with pump:
+        await until_names(mesh, "org.echo")
+        calls = [asyncio.create_task(mesh.call("org.echo", {"message": str(number)})) for number in range(200)]
+        for number in range(3):
+            file.write(f"expose: [{{listener: echo, tags: [t{number}]}}]\n")
+            assert pump.reload_config().success
+            await asyncio.sleep(0.01)  # in the middle of the calls
+        answers = await asyncio.gather(*calls)
+        assert answers == [{"reply": str(number)} for number in range(200)]
+
+
+async def test_the_server_stays_the_same_until_the_next_start(file, mesh, caplog):
+    pump = await StreamPump.from_yaml(file.write("expose: [{listener: echo}]\n"))
+    async with pump:
+        await until_names(mesh, "org.echo")
+        file.url = "nats://127.0.0.1:1"
+        file.write("expose: [{listener: echo}]\n")
+        assert pump.reload_config().success
+        assert "stays the same until the next start" in caplog.text
+        assert await mesh.call("org.echo", {"message": "hi"}) == {"reply": "hi"}

@@ -1,0 +1,195 @@
+"""Subjects whose messages are kept until they are done."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+from dataclasses import dataclass
+
+import pytest
+
+from tests.bridge.kit import organism
+from tests.mesh.kit import Tap, spin
+from xml_pipeline import HandlerMetadata
+from xml_pipeline.bridge import subject_durable
+
+
+@dataclass
+class Order:
+    number: int
+
+
+class Clerk:
+    def __init__(self) -> None:
+        self.taken = asyncio.Queue[int]()
+        self.done: list[int] = []
+        self.go = asyncio.Event()
+        self.fails: set[int] = set()
+
+    async def take(self, order: Order, metadata: HandlerMetadata) -> None:
+        self.taken.put_nowait(order.number)
+        await self.go.wait()
+        if order.number in self.fails:
+            raise ValueError("no")
+        self.done.append(order.number)
+
+
+@pytest.fixture
+def clerk():
+    return Clerk()
+
+
+@pytest.fixture
+def quickly(monkeypatch):
+    monkeypatch.setattr(subject_durable, "_FIRST_DELAY", 0.01)
+
+
+def taking(url, clerk, **entry):
+    said = {"subscribe": "orders.new", "to": "clerk", "payload_class": Order, "durable": "clerk", **entry}
+    pump = organism(url, subjects=[said])
+    pump.register("clerk", clerk.take, Order)
+    return pump
+
+
+async def order(peer, number):
+    answer = await peer.request("orders.new", json.dumps({"number": number}).encode())
+    assert "stream" in json.loads(answer.data)
+
+
+async def pending(peer):
+    info = json.loads((await peer.request("$JS.API.CONSUMER.INFO.mesh-clerk.clerk", b"")).data)
+    return info["num_pending"] + info["num_ack_pending"]
+
+
+async def until_none_is_pending(peer):
+    while await pending(peer):  # noqa: ASYNC110  # the server announces nothing
+        await asyncio.sleep(0.01)
+
+
+async def test_each_is_handled_and_then_no_more(server, peer, clerk):
+    clerk.go.set()
+    async with taking(server.url, clerk):
+        for number in range(20):
+            await order(peer, number)
+        await spin(lambda: len(clerk.done) == 20)
+        await until_none_is_pending(peer)
+    assert sorted(clerk.done) == list(range(20))
+
+
+async def test_what_is_published_while_nobody_runs_is_kept(server, peer, clerk):
+    clerk.go.set()
+    async with taking(server.url, clerk):
+        pass
+    await order(peer, 7)
+    async with taking(server.url, clerk):
+        assert await clerk.taken.get() == 7
+
+
+async def test_what_was_not_done_is_done_by_another(server, peer, clerk):
+    pump = taking(server.url, clerk)
+    async with pump:
+        await order(peer, 1)
+        await clerk.taken.get()
+        await pump.shutdown(0.0)
+    assert clerk.done == []
+    clerk.go.set()
+    async with taking(server.url, clerk):
+        await spin(lambda: clerk.done == [1])
+
+
+async def test_nodes_share_the_messages(server, peer, clerk):
+    clerk.go.set()
+    async with taking(server.url, clerk), taking(server.url, clerk):
+        for number in range(20):
+            await order(peer, number)
+        await until_none_is_pending(peer)
+    assert sorted(clerk.done) == list(range(20))
+
+
+async def test_no_more_are_under_way_than_may_be(server, peer, clerk):
+    async with taking(server.url, clerk, max_in_flight=3):
+        for number in range(10):
+            await order(peer, number)
+        for _ in range(3):
+            await clerk.taken.get()
+        info = json.loads((await peer.request("$JS.API.CONSUMER.INFO.mesh-clerk.clerk", b"")).data)
+        assert info["num_ack_pending"] == 3
+        clerk.go.set()
+        await spin(lambda: len(clerk.done) == 10)
+
+
+@pytest.mark.usefixtures("quickly")
+async def test_what_fails_is_tried_again_and_then_buried(server, peer, clerk):
+    clerk.go.set()
+    clerk.fails.add(1)
+    tap = await Tap.on(peer, "mesh.dead.clerk")
+    async with taking(server.url, clerk, max_deliver=3) as pump:
+        await order(peer, 1)
+        letter = await tap.next()
+        assert [await clerk.taken.get() for _ in range(3)] == [1, 1, 1]
+        assert json.loads(letter.data) == {"number": 1}
+        assert letter.headers["X-Mesh-Dead-Reason"] == "handler"
+        assert letter.headers["X-Mesh-Dead-Attempts"] == "3"
+        await until_none_is_pending(peer)
+        (kept,) = pump.dead_letters.list()
+        assert (kept.wire, kept.target) == (b'{"number": 1}', "clerk")
+
+
+@pytest.mark.usefixtures("quickly")
+async def test_what_fails_once_is_done_the_second_time(server, peer, clerk):
+    clerk.go.set()
+    clerk.fails.add(1)
+    async with taking(server.url, clerk) as pump:
+        await order(peer, 1)
+        await clerk.taken.get()
+        clerk.fails.clear()
+        await spin(lambda: clerk.done == [1])
+        await until_none_is_pending(peer)
+        assert pump.dead_letters.list() == []
+
+
+async def test_what_is_no_payload_is_buried_at_once(server, peer, clerk):
+    tap = await Tap.on(peer, "dead.orders")
+    async with taking(server.url, clerk, dead_letters="dead.orders"):
+        await peer.request("orders.new", b"{")
+        letter = await tap.next()
+        assert (letter.data, letter.headers["X-Mesh-Dead-Attempts"]) == (b"{", "1")
+        await until_none_is_pending(peer)
+    assert clerk.taken.empty()
+
+
+async def test_a_stream_that_is_there_is_used(server, peer, clerk):
+    clerk.go.set()
+    config = {"name": "ALL", "subjects": ["orders.>"], "storage": "memory"}
+    await peer.request("$JS.API.STREAM.CREATE.ALL", json.dumps(config).encode())
+    await order(peer, 5)
+    async with taking(server.url, clerk):
+        assert await clerk.taken.get() == 5
+
+
+async def test_a_server_that_is_killed_loses_nothing(tmp_path):
+    from tests.mesh.kit import plain_peer
+    from xml_pipeline.mesh import EmbeddedServer
+
+    clerk = Clerk()
+    server = EmbeddedServer(tmp_path / "nats")
+    await server.start()
+    try:
+        async with taking(server.url, clerk, ack_wait=1.0):
+            async with plain_peer(server.url) as peer:
+                for number in range(5):
+                    await order(peer, number)
+            for _ in range(5):
+                await clerk.taken.get()
+            server.kill()
+            await server.wait()
+            await server.start()
+            clerk.go.set()
+            async with plain_peer(server.url) as peer:
+                await order(peer, 9)
+                await spin(lambda: set(clerk.done) >= {0, 1, 2, 3, 4, 9})
+                await until_none_is_pending(peer)
+    finally:
+        with contextlib.suppress(Exception):
+            await server.stop()

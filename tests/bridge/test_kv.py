@@ -1,0 +1,187 @@
+"""Keys that become messages, and messages that become keys."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+
+import pytest
+
+from tests.bridge.kit import organism
+from tests.mesh.kit import spin
+from xml_pipeline import HandlerMetadata, HandlerResponse
+from xml_pipeline.errors import ValidationError
+
+
+@dataclass
+class Document:
+    id: str
+    text: str
+
+
+@dataclass
+class Extracted:
+    id: str
+    words: int
+
+
+class Desk:
+    """Takes documents, and waits to be let go."""
+
+    def __init__(self) -> None:
+        self.taken = asyncio.Queue[Document]()
+        self.go = asyncio.Event()
+        self.fails = False
+
+    async def take(self, document: Document, metadata: HandlerMetadata) -> None:
+        self.taken.put_nowait(document)
+        await self.go.wait()
+        if self.fails:
+            raise ValueError("no")
+
+
+def watching(url, desk, pattern="doc.{id}.raw", **entry):
+    pump = organism(url, kv=[{"watch": pattern, "to": "desk", "payload_class": Document, **entry}])
+    pump.register("desk", desk.take, Document)
+    return pump
+
+
+@pytest.fixture
+def desk():
+    return Desk()
+
+
+@pytest.fixture
+def open_desk(desk):
+    desk.go.set()
+    return desk
+
+
+@pytest.mark.parametrize("resume", ["", "desk"])
+async def test_values_become_messages_with_the_parts_of_their_keys(server, mesh, open_desk, resume):
+    await mesh.kv.put("doc.a.raw", '{"text": "first"}')
+    async with watching(server.url, open_desk, resume=resume):
+        assert await open_desk.taken.get() == Document("a", "first")
+        await mesh.kv.put("doc.b.raw", '{"text": "second", "id": "own"}')
+        assert await open_desk.taken.get() == Document("own", "second")
+        await mesh.kv.put("doc.b.other", "{}")
+        await mesh.kv.delete("doc.a.raw")
+        await mesh.kv.put("doc.c.raw", '{"text": "third"}')
+        assert await open_desk.taken.get() == Document("c", "third")
+
+
+async def test_a_change_that_was_not_over_comes_again(server, mesh, desk):
+    await mesh.kv.put("doc.a.raw", '{"text": "x"}')
+    pump = watching(server.url, desk, resume="desk")
+    async with pump:
+        await desk.taken.get()
+        await pump.shutdown(0.0)
+    desk.go.set()
+    async with watching(server.url, desk, resume="desk"):
+        assert await desk.taken.get() == Document("a", "x")
+
+
+async def test_a_change_that_was_over_does_not_come_again(server, mesh, open_desk):
+    await mesh.kv.put("doc.a.raw", '{"text": "x"}')
+    async with watching(server.url, open_desk, resume="desk") as pump:
+        await open_desk.taken.get()
+        await pump.wait_idle()
+    async with watching(server.url, open_desk, resume="desk"):
+        await mesh.kv.put("doc.b.raw", '{"text": "y"}')
+        assert (await open_desk.taken.get()).id == "b"
+
+
+async def test_without_a_name_every_start_gets_what_there_is(server, mesh, open_desk):
+    await mesh.kv.put("doc.a.raw", '{"text": "x"}')
+    for _ in range(2):
+        async with watching(server.url, open_desk):
+            assert (await open_desk.taken.get()).id == "a"
+
+
+async def test_several_are_under_way_at_a_time(server, mesh, desk):
+    async with watching(server.url, desk, resume="desk"):
+        for number in range(5):
+            await mesh.kv.put(f"doc.{number}.raw", '{"text": "x"}')
+        assert {(await desk.taken.get()).id for _ in range(5)} == set("01234")
+        desk.go.set()
+
+
+async def test_changes_of_one_key_are_handled_one_after_the_other(server, mesh, desk):
+    async with watching(server.url, desk):
+        await mesh.kv.put("doc.a.raw", '{"text": "1"}')
+        assert (await desk.taken.get()).text == "1"
+        await mesh.kv.put("doc.a.raw", '{"text": "2"}')
+        await mesh.kv.put("doc.b.raw", '{"text": "b"}')
+        assert (await desk.taken.get()).text == "b"
+        assert desk.taken.empty()
+        desk.go.set()
+        assert (await desk.taken.get()).text == "2"
+
+
+async def test_what_is_no_payload_is_a_dead_letter_and_blocks_nothing(server, mesh, open_desk):
+    async with watching(server.url, open_desk, resume="desk") as pump:
+        await mesh.kv.put("doc.a.raw", "no json")
+        await mesh.kv.put("doc.b.raw", '{"text": "x"}')
+        assert (await open_desk.taken.get()).id == "b"
+        await spin(pump.dead_letters.list)
+        (letter,) = pump.dead_letters.list()
+        assert (letter.wire, letter.target, letter.code) == (b"no json", "desk", "validation")
+        assert "doc.a.raw" in letter.detail
+
+
+async def test_what_fails_is_a_dead_letter_that_can_be_retried(server, mesh, open_desk):
+    open_desk.fails = True
+    async with watching(server.url, open_desk, resume="desk") as pump:
+        await mesh.kv.put("doc.a.raw", '{"text": "x"}')
+        await open_desk.taken.get()
+        await pump.wait_idle()
+        (letter,) = pump.dead_letters.list()
+        assert b"<key>doc.a.raw</key>" in letter.wire
+        open_desk.fails = False
+        await pump.dead_letters.retry(letter.id)
+        assert (await open_desk.taken.get()).id == "a"
+
+
+async def test_messages_become_keys(server, mesh):
+    pump = organism(server.url, kv=[{"put": "doc.{id}.words", "listener": "out", "payload_class": Extracted}])
+
+    async def extract(document: Document, metadata: HandlerMetadata) -> HandlerResponse:
+        return HandlerResponse(Extracted(document.id, len(document.text.split())), "out")
+
+    pump.register("extract", extract, Document)
+    async with pump:
+        await pump.inject("extract", Document("a", "one two"))
+        await pump.wait_idle()
+        assert await mesh.kv.get("doc.a.words") == '{"id":"a","words":2}'
+
+
+@pytest.mark.parametrize("key", ["a.b", "", "*", ">", "a b", "ä"])
+async def test_no_payload_reaches_another_key(server, mesh, key):
+    pump = organism(server.url, kv=[{"put": "doc.{id}.words", "listener": "out", "payload_class": Extracted}])
+    async with pump:
+        with pytest.raises(ValidationError):
+            await pump.request("out", Extracted(key, 1))
+        assert [entry.key for entry in await mesh.kv.list(">")] == []
+
+
+async def test_a_pipeline_of_two_stages_over_keys(server, mesh):
+    pump = organism(
+        server.url,
+        kv=[
+            {"watch": "doc.{id}.raw", "to": "extract", "payload_class": Document, "resume": "extract"},
+            {"put": "doc.{id}.words", "listener": "out", "payload_class": Extracted},
+        ],
+    )
+
+    async def extract(document: Document, metadata: HandlerMetadata) -> HandlerResponse:
+        return HandlerResponse(Extracted(document.id, len(document.text.split())), "out")
+
+    pump.register("extract", extract, Document)
+    async with pump:
+        for number in range(10):
+            await mesh.kv.put(f"doc.{number}.raw", '{"text": "a b c"}')
+        seen = set()
+        async for entry in mesh.kv.watch_entries("doc.*.words"):
+            seen.add(entry.key)
+            if len(seen) == 10:
+                break

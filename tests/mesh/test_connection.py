@@ -1,0 +1,142 @@
+"""What one connection does beyond the NATS client: order, size, and callbacks that fail."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+
+import pytest
+
+from xml_pipeline.mesh import MeshTimeout
+from xml_pipeline.mesh import headers as h
+from xml_pipeline.mesh.link import Link
+from xml_pipeline.mesh.options import ConnectionOptions
+
+
+@pytest.fixture
+async def link(server):
+    link = Link(ConnectionOptions(url=server.url))
+    await link.open()
+    yield link
+    await link.close()
+
+
+async def test_a_callback_that_raises_is_logged_and_the_next_message_comes(link, caplog):
+    came: asyncio.Queue[bytes] = asyncio.Queue()
+
+    def take(message):
+        if message.data == b"bad":
+            raise ValueError("on purpose")
+        came.put_nowait(message.data)
+
+    await link.subscribe("a", take)
+    for body in (b"bad", b"good"):
+        await link.publish("a", body)
+    assert await asyncio.wait_for(came.get(), 10) == b"good"
+    assert "on purpose" in caplog.text
+    assert link.losses == 0
+
+
+async def test_messages_come_in_the_order_in_which_they_were_sent_however_they_are_written(link):
+    """Those with headers of somebody's own are written by the NATS client, large ones at once."""
+    came: asyncio.Queue[tuple[int, str]] = asyncio.Queue()
+
+    def take(message):
+        came.put_nowait((len(message.data), message.headers["X-Mesh-Stream-Seq"]))
+
+    await link.subscribe("a", take)
+    sent = []
+    for number in range(200):
+        size = 400_000 if number % 20 == 7 else number
+        headers = {h.STREAM_SEQ: str(number)}
+        if number % 3 == 0:
+            headers["X-Mine"] = "1"
+        await link.publish("a", b"x" * size, headers=headers)
+        sent.append((size, str(number)))
+    assert [await asyncio.wait_for(came.get(), 20) for _ in sent] == sent
+
+
+async def test_a_burst_beyond_what_the_socket_takes_is_written_piece_by_piece(server, link):
+    came: asyncio.Queue[int] = asyncio.Queue()
+    await link.subscribe("a", lambda message: came.put_nowait(message.data[0]))
+    await link.flush()
+    os.kill(server.pid, signal.SIGSTOP)
+    try:
+        for number in range(100):
+            link.publish_now("a", bytes([number]) * 300_000)
+        assert link.is_congested
+    finally:
+        os.kill(server.pid, signal.SIGCONT)
+    assert [await asyncio.wait_for(came.get(), 20) for _ in range(100)] == list(range(100))
+    await link.flush()
+    assert not link.is_congested
+
+
+async def test_a_subscription_that_ends_gets_nothing_more_and_others_do(link):
+    first, second = asyncio.Queue(), asyncio.Queue()
+    ended = await link.subscribe("a", lambda message: first.put_nowait(message.data))
+    await link.subscribe("a", lambda message: second.put_nowait(message.data))
+    await link.publish("a", b"1")
+    await link.flush()
+    await link.publish("a", b"2")
+    await ended.close()
+    await link.publish("a", b"3")
+    await link.flush()
+    assert [first.get_nowait(), first.empty()] == [b"1", True]
+    assert [second.get_nowait() for _ in range(3)] == [b"1", b"2", b"3"]
+
+
+async def test_draining_delivers_what_was_sent_before_and_nothing_after(link):
+    came: list[bytes] = []
+    subscription = await link.subscribe("a", lambda message: came.append(message.data))
+    for number in range(50):
+        await link.publish("a", b"%d" % number)
+    await subscription.drain(10)
+    await link.publish("a", b"late")
+    await link.flush()
+    assert came == [b"%d" % number for number in range(50)]
+
+
+async def test_an_answer_that_nobody_waits_for_any_more_ends_nothing(link):
+    """Whoever asks whether everything was sent may be cancelled before the server has said so."""
+    asking = asyncio.create_task(link.flush())
+    await asyncio.sleep(0)
+    asking.cancel()
+    await asyncio.wait([asking])
+    await link.flush()
+    assert asking.cancelled()
+    assert link.losses == 0
+
+
+async def test_an_answer_that_comes_after_its_timeout_does_no_harm(link):
+    """The NATS client would read nothing any more, and say nothing."""
+    came: asyncio.Queue[bytes] = asyncio.Queue()
+    await link.subscribe("a", lambda message: came.put_nowait(message.data))
+    for _ in range(3):
+        with pytest.raises(MeshTimeout):
+            await link.flush(0)
+    await link.flush()
+    await link.publish("a", b"1")
+    assert await asyncio.wait_for(came.get(), 10) == b"1"
+    assert link.losses == 0
+
+
+async def test_a_subject_that_no_client_could_write_does_not_end_the_connection(server, link):
+    """A server passes on whatever is no space: bytes that are no text, characters that are spaces elsewhere."""
+    came: asyncio.Queue[str] = asyncio.Queue()
+    await link.subscribe("a.>", lambda message: came.put_nowait(message.subject))
+    await link.flush()
+    _, writer = await asyncio.open_connection("127.0.0.1", server.port)
+    writer.write(b'CONNECT {"verbose":false}\r\n')
+    for token in (b"\x0b", b"\xff", "\xa0".encode(), "\u2028".encode()):
+        writer.write(b"PUB a.%s.b 0\r\n\r\n" % token)
+    writer.write(b"PUB a.end 0\r\n\r\nPING\r\n")
+    await writer.drain()
+    found = [await asyncio.wait_for(came.get(), 10)]
+    while found[-1] != "a.end":
+        found.append(await asyncio.wait_for(came.get(), 10))
+    assert len(found) > 1
+    assert link.losses == 0
+    writer.close()
+    await writer.wait_closed()

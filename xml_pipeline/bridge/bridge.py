@@ -1,0 +1,288 @@
+"""`Bridge`: an organism on the mesh, from the start of its pump to its end.
+
+It is attached to a pump (`StreamPump.attach`) and does what the ``mesh`` section says. A reload changes it: entries
+that are the same stay as they are, what is gone is stopped, what is new is started, and no message is lost by that.
+Which server it talks to stays the same as long as the pump runs.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from xml_pipeline.bridge.baggage import BaggageRoom
+from xml_pipeline.bridge.border import Border
+from xml_pipeline.bridge.discovered import Discovered
+from xml_pipeline.bridge.event_feed import EventFeed
+from xml_pipeline.bridge.exposed import Exposed
+from xml_pipeline.bridge.incoming import IncomingCalls
+from xml_pipeline.bridge.kv_put import KVPut
+from xml_pipeline.bridge.kv_watched import KVWatched
+from xml_pipeline.bridge.outgoing import OutgoingCalls
+from xml_pipeline.bridge.peer import MeshPeer
+from xml_pipeline.bridge.refused import Refused
+from xml_pipeline.bridge.subject_durable import SubjectDurable
+from xml_pipeline.bridge.subject_followed import SubjectFollowed
+from xml_pipeline.bridge.subject_published import SubjectPublished
+from xml_pipeline.config.mesh import MeshConfig, agent_name_fault
+from xml_pipeline.crypto import TrustStore
+from xml_pipeline.errors import ConfigurationError
+from xml_pipeline.mesh import AgentMesh, KVEntry, MeshError
+from xml_pipeline.mesh.subjects import events_subject
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from xml_pipeline.bridge.part import Part
+    from xml_pipeline.config import OrganismConfig
+    from xml_pipeline.message_bus.listener import Listener
+    from xml_pipeline.message_bus.stream_pump import StreamPump
+
+__all__ = ["Bridge"]
+
+logger = logging.getLogger(__name__)
+
+_Entry = tuple[str, Any]
+"""What kind of entry, and the entry. Two equal ones are the same."""
+_SERVER = ("url", "creds", "tls_cert", "tls_key", "tls_ca")
+
+
+class Bridge:
+    """Carries out the ``mesh`` section of a pump's configuration.
+
+    ::
+
+        pump = StreamPump(OrganismConfig(name="demo", mesh=MeshConfig(expose=[ExposeConfig(listener="greeter")])))
+        pump.attach(Bridge(pump))
+
+    Args:
+        pump: that it is attached to.
+        url: of the server, in the place of the configuration's; ``None`` for that.
+        intake: whether anything comes in: with ``False`` nothing is exposed or followed, and listeners can only call
+            out. For programs that do one thing and end, and are to take no work from those that stay.
+    """
+
+    def __init__(self, pump: StreamPump, *, url: str | None = None, intake: bool = True) -> None:
+        self._pump = pump
+        self._url = url
+        self._intake = intake
+        self._config = MeshConfig()
+        self._parts: list[tuple[_Entry, Part]] = []
+        self._closing = AsyncExitStack()
+        self._mesh: AgentMesh | None = None
+        self._turn = asyncio.Lock()
+        self._changing: set[asyncio.Task[None]] = set()
+        engine = pump.engine
+        self._refused = Refused(engine.events)
+        self._border = Border(lambda: pump.identity, self._refused, lambda: pump.engine.limits.max_message_bytes)
+        self._baggage = BaggageRoom(engine.budgets)
+        self._incoming = IncomingCalls(lambda: pump.config.name, self._border, self._baggage)
+        self._outgoing = OutgoingCalls(lambda: pump.config.name, self._border, self._baggage)
+
+    @property
+    def refused(self) -> Mapping[str, int]:
+        """How many requests and answers were not let in, by the reason, as `xml_pipeline.crypto.Reason` names it."""
+        return self._refused.counts
+
+    @property
+    def mesh(self) -> AgentMesh:
+        """The organism as a member of the mesh.
+
+        Raises:
+            RuntimeError: the pump has not started, or has stopped.
+        """
+        if self._mesh is None:
+            raise RuntimeError("the bridge is not open: start the pump first")
+        return self._mesh
+
+    # -- what the configuration means
+
+    def plan(self, config: OrganismConfig) -> _Change:
+        """See `Attachment.plan`."""
+        section = config.mesh or MeshConfig()
+        if self._mesh is not None and any(getattr(section, key) != getattr(self._config, key) for key in _SERVER):
+            logger.warning("reload: the mesh's server stays the same until the next start")
+        kept = list(self._parts)
+        parts: list[tuple[_Entry, Part]] = []
+        for entry in _entries(section, self._intake):
+            known = next((each for each in kept if each[0] == entry), None)
+            if known is not None:
+                kept.remove(known)
+            parts.append(known or (entry, self._part(entry, config)))
+        _check_names([part for _, part in parts])
+        return _Change(self, section, parts, _trust(section))
+
+    def _part(self, entry: _Entry, config: OrganismConfig) -> Part:
+        kind, said = entry
+        engine = self._pump.engine
+        if kind == "expose":
+            name = said.name or f"{config.name}.{said.listener}"
+            fault = agent_name_fault(name)
+            if fault is not None:
+                raise ConfigurationError(f"mesh.expose: {said.listener!r} needs 'as', the name on the mesh: {fault}")
+            return Exposed(said, name, said.version or config.version, self._listener, engine.gateway, self._incoming)
+        if kind == "events":
+            return EventFeed(engine.events, config.name)
+        if kind == "agents" and said.name and said.payload_class is not None:
+            return MeshPeer(said, engine.dispatcher.lending, self._outgoing)
+        if kind == "agents" and not said.subscribe:
+            return Discovered(said, engine, engine.dispatcher.lending, self._outgoing)
+        if kind == "kv" and said.watch:
+            return KVWatched(said, engine.gateway, engine.dead_letters, self._is_own)
+        if kind == "kv":
+            return KVPut(said, engine.dispatcher.lending)
+        if kind == "agents":
+            return SubjectFollowed(
+                events_subject(said.subscribe),
+                said.to,
+                said.payload_class,
+                engine.gateway,
+                engine.dead_letters,
+                frames=True,
+            )
+        if kind == "subjects" and said.publish:
+            return SubjectPublished(said, engine.dispatcher.lending)
+        if kind == "subjects" and not said.durable:
+            return SubjectFollowed(
+                said.subscribe,
+                said.to,
+                said.payload_class,
+                engine.gateway,
+                engine.dead_letters,
+                queue=said.queue,
+                max_in_flight=said.max_in_flight,
+            )
+        if kind == "subjects":
+            return SubjectDurable(said, engine.gateway, engine.dead_letters)
+        raise ConfigurationError(f"mesh.{kind}: not supported in this version")
+
+    def _is_own(self, change: KVEntry[bytes]) -> bool:
+        return False
+
+    def _listener(self, name: str) -> Listener | None:
+        return self._pump.engine.table.listeners.get(name)
+
+    def put(self, section: MeshConfig, parts: list[tuple[_Entry, Part]], trust: TrustStore) -> None:
+        """Have these parts from now on; the change of a reload does it."""
+        self._border.trust = trust
+        before, self._parts, self._config = self._parts, parts, section
+        if self._mesh is None:
+            return  # `open` starts them
+        gone = [part for entry, part in before if part not in [kept for _, kept in parts]]
+        new = [part for _, part in parts if part not in [known for _, known in before]]
+        task = asyncio.get_running_loop().create_task(self._change(gone, new))
+        self._changing.add(task)
+        task.add_done_callback(self._changing.discard)
+
+    async def _change(self, gone: Sequence[Part], new: Sequence[Part]) -> None:
+        async with self._turn:
+            mesh = self._mesh
+            if mesh is None:
+                return
+            # First what is new: where it takes the place of what is gone, nothing falls between them.
+            results = await asyncio.gather(*(part.start(mesh) for part in new), return_exceptions=True)
+            results += await asyncio.gather(*(part.stop(_FAREWELL) for part in gone), return_exceptions=True)
+            results += await asyncio.gather(*(part.refresh() for _, part in self._parts), return_exceptions=True)
+            for result in results:
+                if isinstance(result, Exception):
+                    logger.error("reload: a change of the mesh section failed", exc_info=result)
+
+    # -- from start to end
+
+    async def open(self) -> None:
+        """See `Attachment.open`.
+
+        Raises:
+            ConfigurationError: there is no server, or it does not let the organism do what is configured.
+        """
+        config = self._config
+        url = self._url or config.url
+        try:
+            mesh = await self._enter(url)
+            self._mesh = mesh
+            self._border.memory.use(mesh)
+            self._pump.engine.ledger.on_complete.append(self._baggage.forget)
+            for _, part in self._parts:
+                await part.start(mesh)
+        except MeshError as error:
+            raise ConfigurationError(f"mesh: {error}") from error
+
+    async def _enter(self, url: str) -> AgentMesh:
+        if url == "local":
+            return await self._closing.enter_async_context(AgentMesh.local())
+        config = self._config
+        mesh = AgentMesh(
+            url,
+            creds=config.creds or None,
+            tls_cert=config.tls_cert or None,
+            tls_key=config.tls_key or None,
+            tls_ca=config.tls_ca or None,
+        )
+        return await self._closing.enter_async_context(mesh)
+
+    async def quiesce(self, timeout: float) -> None:
+        """See `Attachment.quiesce`."""
+        for task in list(self._changing):
+            task.cancel()
+        await asyncio.gather(*self._changing, return_exceptions=True)
+        # What happens while the pump drains is worth knowing, so the events come last, in `close`.
+        parts = [part for _, part in self._parts if not isinstance(part, EventFeed)]
+        results = await asyncio.gather(*(part.stop(timeout) for part in parts), return_exceptions=True)
+        for result in results:
+            if isinstance(result, Exception):
+                logger.error("a part of the mesh section was not left in order", exc_info=result)
+
+    async def close(self) -> None:
+        """See `Attachment.close`."""
+        self._mesh = None
+        for _, part in self._parts:
+            if isinstance(part, EventFeed):
+                await part.stop(0.0)
+        await self._closing.aclose()
+
+
+_FAREWELL = 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class _Change:
+    """What another configuration means; see `Change`."""
+
+    bridge: Bridge
+    section: MeshConfig
+    parts: list[tuple[_Entry, Part]]
+    trust: TrustStore
+
+    @property
+    def listeners(self) -> list[Listener]:
+        """What the parts add to the routing table."""
+        return [listener for _, part in self.parts for listener in part.listeners]
+
+    def apply(self) -> None:
+        """Put it into effect."""
+        self.bridge.put(self.section, self.parts, self.trust)
+
+
+def _entries(section: MeshConfig, intake: bool) -> list[_Entry]:
+    entries = [(kind, entry) for kind in ("expose", "agents", "kv", "subjects") for entry in getattr(section, kind)]
+    if not intake:
+        entries = [each for each in entries if each[0] != "expose" and getattr(each[1], "to", None) is None]
+    return [("events", True), *entries] if section.events else entries
+
+
+def _trust(section: MeshConfig) -> TrustStore:
+    entries = [entry.model_dump() for entry in section.trust]
+    try:
+        return TrustStore.from_config(entries, section.signatures)
+    except ConfigurationError as error:
+        raise ConfigurationError(f"mesh: {error}") from error
+
+
+def _check_names(parts: Sequence[Part]) -> None:
+    names = [part.name for part in parts if isinstance(part, Exposed)]
+    twice = {name for name in names if names.count(name) > 1}
+    if twice:
+        raise ConfigurationError(f"mesh.expose: two listeners are called {sorted(twice)[0]!r} on the mesh")

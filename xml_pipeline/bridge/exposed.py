@@ -1,0 +1,162 @@
+"""`Exposed`: a listener as an agent of the mesh.
+
+A request becomes a message from ``mesh:<who sent it>``, on a conversation of its own, and goes through everything that
+messages from outside go through. The listener's first answer is the reply; all answers are the chunks of a listener
+that is an async generator. Where the queues are full, the caller is told at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Callable, Sequence
+from contextlib import aclosing
+from typing import TYPE_CHECKING, Any
+
+from third_party.xmlable import Codec
+from xml_pipeline.bridge.failures import to_mesh
+from xml_pipeline.bridge.forms import JsonForm
+from xml_pipeline.errors import PipelineError, RoutingError
+from xml_pipeline.mesh import AgentContract, AgentSpec, MeshError, NotAvailable
+from xml_pipeline.mesh.agent import Agent
+from xml_pipeline.mesh.raw import RawRequest, raw_agent
+from xml_pipeline.mesh.shapes import Shape
+
+if TYPE_CHECKING:
+    from xml_pipeline.bridge.incoming import IncomingCalls
+    from xml_pipeline.config.mesh import ExposeConfig
+    from xml_pipeline.mesh import AgentMesh
+    from xml_pipeline.message_bus.gateway import Gateway
+    from xml_pipeline.message_bus.listener import Listener
+
+__all__ = ["Exposed"]
+
+
+class Exposed:
+    """One exposed listener.
+
+    Args:
+        entry: what the configuration says.
+        name: what it is called on the mesh.
+        version: of the agent.
+        find: gives the listener in force; ``None`` while there is none of this name.
+        gateway: the way into the pump.
+        calls: lets requests in.
+    """
+
+    listeners: Sequence[Listener] = ()
+
+    def __init__(
+        self,
+        entry: ExposeConfig,
+        name: str,
+        version: str,
+        find: Callable[[str], Listener | None],
+        gateway: Gateway,
+        calls: IncomingCalls,
+    ) -> None:
+        self.entry = entry
+        self.name = name
+        self._version = version
+        self._find = find
+        self._gateway = gateway
+        self._calls = calls
+        self._mesh: AgentMesh | None = None
+        self._listener: Listener | None = None
+        self._offered: Agent | None = None
+
+    async def start(self, mesh: AgentMesh) -> None:
+        """Offer it."""
+        self._mesh = mesh
+        await self.refresh()
+
+    async def refresh(self) -> None:
+        """Offer the listener that is in force now, or none."""
+        listener = self._find(self.entry.listener)
+        mesh = self._mesh
+        if mesh is None or listener is self._listener:
+            return
+        self._listener = listener
+        if listener is None:
+            await self._withdraw(mesh, 0.0)
+        else:
+            self._offered = self._agent(listener)
+            await mesh.offer(self._offered)
+
+    async def stop(self, timeout: float) -> None:
+        """Take no requests any more, and answer those that were taken."""
+        mesh, self._mesh, self._listener = self._mesh, None, None
+        if mesh is not None:
+            await self._withdraw(mesh, timeout)
+
+    async def _withdraw(self, mesh: AgentMesh, timeout: float) -> None:
+        """Unless another entry has taken the name meanwhile."""
+        offered, self._offered = self._offered, None
+        if offered is not None and mesh.registered(self.name) is offered:
+            await mesh.withdraw(self.name, timeout)
+
+    # -- what others are told
+
+    def _agent(self, listener: Listener) -> Agent:
+        entry = self.entry
+        form = JsonForm(list(listener.codecs.values()))
+        takes, gives = form.schema(), _schema_of(listener.output_codec)
+        shape = _shape(takes is not None, listener.streams)
+        spec = AgentSpec(
+            name=self.name,
+            description=entry.description or listener.description,
+            tags=entry.tags,
+            version=self._version,
+            max_concurrency=entry.max_concurrency,
+            max_queue=entry.max_queue,
+            timeout=entry.timeout,
+        )
+        contract = AgentContract(
+            name=self.name,
+            description=spec.description,
+            version=spec.version,
+            tags=list(spec.tags),
+            invocable=shape.invocable,
+            streaming=shape.streaming,
+            input_schema=takes,
+            output_schema=None if shape.streaming else gives,
+            chunk_schema=gives if shape.streaming else None,
+        )
+        if shape.streaming:
+            own = not shape.invocable
+            return raw_agent(spec, contract, shape, lambda request: self._stream(form, request, own))
+        return raw_agent(spec, contract, shape, lambda request: self._answer(form, request))
+
+    # -- requests
+
+    async def _answer(self, form: JsonForm, request: RawRequest) -> bytes:
+        try:
+            call = await self._calls.admit(request, self.name, self.entry, form)
+            return call.answer(await self._gateway.request(call.arrival, None))
+        except PipelineError as error:
+            raise self._refusal(error) from error
+
+    async def _stream(self, form: JsonForm, request: RawRequest, own: bool) -> AsyncGenerator[bytes, None]:
+        try:
+            call = await self._calls.admit(request, self.name, self.entry, form, own=own)
+            async with aclosing(self._gateway.stream(call.arrival)) as answers:
+                async for answer in answers:
+                    yield call.chunk(answer)
+            end = call.end()
+            if end is not None:
+                yield end
+        except PipelineError as error:
+            raise self._refusal(error) from error
+
+    def _refusal(self, error: PipelineError) -> MeshError:
+        if isinstance(error, RoutingError) and self._find(self.entry.listener) is None:
+            return NotAvailable(agent=self.name)  # a reload has taken the listener away
+        return to_mesh(error)
+
+
+def _shape(takes: bool, streams: bool) -> Shape:
+    if streams:
+        return Shape.STREAMER if takes else Shape.PUBLISHER
+    return Shape.RESPONDER if takes else Shape.TRIGGER
+
+
+def _schema_of(codec: Codec[Any] | None) -> dict[str, Any] | None:
+    return None if codec is None else JsonForm([codec]).schema()

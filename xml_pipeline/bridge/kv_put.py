@@ -1,0 +1,69 @@
+"""`KVPut`: messages as the values of keys."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from typing import TYPE_CHECKING, Any
+
+from xml_pipeline.bridge.failures import to_pump
+from xml_pipeline.bridge.forms import json_of
+from xml_pipeline.bridge.templates import Template
+from xml_pipeline.bridge.waiting import until_connected
+from xml_pipeline.errors import RoutingError
+from xml_pipeline.mesh import MeshError
+from xml_pipeline.message_bus.listener import Listener, make_listener
+from xml_pipeline.message_bus.message_state import HandlerMetadata
+
+if TYPE_CHECKING:
+    from xml_pipeline.config.mesh import KVConfig
+    from xml_pipeline.mesh import AgentMesh
+
+__all__ = ["KVPut"]
+
+
+class KVPut:
+    """One entry of ``mesh.kv`` with ``put``: a listener that answers nothing.
+
+    Args:
+        entry: what the configuration says, with its class.
+        lending: what to enter while the server is waited for.
+    """
+
+    def __init__(self, entry: KVConfig, lending: Callable[[], AbstractContextManager[None]]) -> None:
+        assert isinstance(entry.payload_class, type) and entry.listener is not None
+        self.entry = entry
+        self._lending = lending
+        self._mesh: AgentMesh | None = None
+        self._template = Template(entry.put)
+        listener = make_listener(
+            entry.listener,
+            self._handle,
+            entry.payload_class,
+            description=entry.description or f"Puts {entry.put} on the mesh.",
+            trusted=True,
+            attached=True,
+        )
+        self.listeners: Sequence[Listener] = (listener,)
+
+    async def start(self, mesh: AgentMesh) -> None:
+        """From now on it can be called."""
+        self._mesh = mesh
+
+    async def refresh(self) -> None:
+        """Nothing of it depends on other listeners."""
+
+    async def stop(self, timeout: float) -> None:
+        """It brings nothing in; it can be called as long as there is a mesh."""
+
+    async def _handle(self, payload: Any, metadata: HandlerMetadata) -> None:
+        mesh = self._mesh
+        if mesh is None:
+            raise RoutingError("the mesh is not open", step="mesh", target=self.entry.put)
+        key, value = self._template.fill(payload), json_of(payload)
+        try:
+            with self._lending():
+                await until_connected(mesh, metadata.deadline)
+                await mesh.kv.put(key, value)
+        except MeshError as error:
+            raise to_pump(error, key) from error

@@ -1,0 +1,172 @@
+"""`SubjectDurable`: messages that are kept on the server until they are done.
+
+At least once: a message is acknowledged when everything that it began is over. What fails is tried again, later each
+time; after the last attempt, and at once where it is no payload, it goes to the dead-letter subject and to the dead
+letters of the pump. Where the node is killed before, another one that shares the name gets it, or this one when it is
+back.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Final
+
+from third_party.xmlable import codec_of
+from xml_pipeline.bridge.extensions import subject_element
+from xml_pipeline.bridge.forms import JsonForm
+from xml_pipeline.bridge.senders import claimed_by, sender_of
+from xml_pipeline.bridge.templates import Template
+from xml_pipeline.errors import ConversationCancelled, PipelineError, ValidationError
+from xml_pipeline.mesh import MeshError
+from xml_pipeline.mesh import headers as h
+from xml_pipeline.mesh.durable import Delivery, Durable
+from xml_pipeline.message_bus.gateway import Arrival, Gateway
+
+if TYPE_CHECKING:
+    from xml_pipeline.config.mesh import SubjectConfig
+    from xml_pipeline.mesh import AgentMesh
+    from xml_pipeline.message_bus.dead_letters import DeadLetters
+    from xml_pipeline.message_bus.listener import Listener
+
+__all__ = ["SubjectDurable"]
+
+logger = logging.getLogger(__name__)
+
+_DEAD: Final = "mesh.dead."
+_FIRST_DELAY: Final = 1.0
+_LONGEST_DELAY: Final = 30.0
+_REASON: Final = "X-Mesh-Dead-Reason"
+_SUBJECT: Final = "X-Mesh-Dead-Subject"
+_ATTEMPTS: Final = "X-Mesh-Dead-Attempts"
+
+
+class SubjectDurable:
+    """One entry of ``mesh.subjects`` with ``durable``.
+
+    Args:
+        entry: what the configuration says, with its class.
+        gateway: the way into the pump.
+        dead_letters: the pump's.
+    """
+
+    listeners: Sequence[Listener] = ()
+
+    def __init__(self, entry: SubjectConfig, gateway: Gateway, dead_letters: DeadLetters) -> None:
+        assert isinstance(entry.payload_class, type) and entry.to is not None
+        self.entry = entry
+        self._target = entry.to
+        self._gateway = gateway
+        self._dead_letters = dead_letters
+        self._template = Template(entry.subscribe)
+        self._form = JsonForm([codec_of(entry.payload_class)])
+        self._mesh: AgentMesh | None = None
+        self._durable: Durable | None = None
+        self._working: set[asyncio.Task[None]] = set()
+
+    async def start(self, mesh: AgentMesh) -> None:
+        """Begin to read."""
+        entry, parts = self.entry, mesh.parts
+        self._mesh = mesh
+        self._durable = Durable(
+            parts.link,
+            parts.replies,
+            parts.jetstream,
+            self._template.pattern,
+            entry.durable,
+            self._arrived,
+            stream=entry.stream,
+            ack_wait=entry.ack_wait,
+            max_in_flight=entry.max_in_flight,
+        )
+        await self._durable.start()
+
+    async def refresh(self) -> None:
+        """Nothing of it depends on the listeners but where messages go, which is looked up for each."""
+
+    async def stop(self, timeout: float) -> None:
+        """Take no more, finish what came, and hand the rest back."""
+        durable, self._durable = self._durable, None
+        if durable is None:
+            return
+        await durable.stop(timeout)
+        for task in list(self._working):
+            task.cancel()
+        await asyncio.gather(*self._working, return_exceptions=True)
+
+    # -- one message
+
+    def _arrived(self, delivery: Delivery) -> None:
+        task = asyncio.create_task(self._handle(delivery))
+        self._working.add(task)
+        task.add_done_callback(self._done)
+
+    def _done(self, task: asyncio.Task[None]) -> None:
+        self._working.discard(task)
+        if not task.cancelled() and task.exception() is not None:
+            logger.error("mesh: a message of %s", self.entry.subscribe, exc_info=task.exception())
+
+    async def _handle(self, delivery: Delivery) -> None:
+        try:
+            await self._deliver(delivery)
+        except BaseException:
+            delivery.again()  # the pump stops, or something is wrong with us: another one may handle it
+            raise
+
+    async def _deliver(self, delivery: Delivery) -> None:
+        message = delivery.message
+        values = self._template.values(message.subject)
+        try:
+            payload = self._form.read(message.data, values or {})
+        except ValidationError as error:
+            await self._bury(delivery, error)
+            return
+        sender = sender_of(claimed_by(message.headers))
+        element = subject_element(message.subject)
+        try:
+            await self._gateway.follow(Arrival(self._target, payload, sender, (element,), wait=True))
+        except ConversationCancelled:
+            delivery.again()
+        except PipelineError as error:
+            if delivery.times >= self.entry.max_deliver:
+                await self._bury(delivery, error)
+            else:
+                delay = min(_LONGEST_DELAY, _FIRST_DELAY * 2 ** (delivery.times - 1))
+                logger.warning(
+                    "mesh: %s, attempt %d, again in %s s: %s", message.subject, delivery.times, delay, error.detail
+                )
+                delivery.again(delay)
+        else:
+            await delivery.done()
+
+    async def _bury(self, delivery: Delivery, error: PipelineError) -> None:
+        """Nobody will handle it any more: keep it where somebody can look at it, then give it up."""
+        message, entry = delivery.message, self.entry
+        logger.error("mesh: %s is given up after %d attempts: %s", message.subject, delivery.times, error.detail)
+        sender = sender_of(claimed_by(message.headers))
+        self._dead_letters.add(
+            wire=message.data,
+            target=self._target,
+            from_id=sender,
+            thread_id="",
+            conversation_id="",
+            code=error.code,
+            detail=f"{message.subject}: {error.detail}",
+            step="mesh",
+        )
+        headers = {
+            _REASON: error.code,
+            _SUBJECT: message.subject,
+            _ATTEMPTS: str(delivery.times),
+            h.INSTANCE_ID: "" if self._mesh is None else self._mesh.instance_id,
+        }
+        try:
+            if self._mesh is not None:
+                subject = entry.dead_letters or _DEAD + entry.durable
+                await self._mesh.parts.link.publish(subject, message.data, headers=headers)
+        except MeshError as lost:
+            logger.warning("mesh: the dead letter of %s could not be published: %s", message.subject, lost)
+            delivery.again(_FIRST_DELAY)
+            return
+        delivery.give_up()

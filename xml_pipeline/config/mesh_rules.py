@@ -1,0 +1,194 @@
+"""Rules between the ``mesh`` section and the rest of an organism: known listeners, free names, and none twice."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from xml_pipeline.config.crosscheck import ListenerFacts
+from xml_pipeline.config.mesh import MeshConfig, agent_name_fault, pattern_matches
+from xml_pipeline.config.names import reserved_fault
+from xml_pipeline.config.problems import Hints, KeyPath, Problem, quoted
+
+__all__ = ["MeshNames", "check_mesh"]
+
+_LISTS: Final = ("agents", "kv", "subjects")
+
+
+@dataclass(frozen=True, slots=True)
+class MeshNames:
+    """What the mesh adds to the names that listeners may call.
+
+    Args:
+        names: of agents and of what puts keys and publishes.
+        patterns: of agents that are found as they appear.
+    """
+
+    names: frozenset[str] = frozenset()
+    patterns: tuple[str, ...] = ()
+
+    @classmethod
+    def of(cls, raw: Any) -> MeshNames:
+        """The names in a section as it stands in the file, as far as they can be read."""
+        names, patterns = set(), []
+        for entry in _raw_entries(raw):
+            found = entry.get("as") or entry.get("local_name") or entry.get("name") or entry.get("listener")
+            if isinstance(found, str):
+                names.add(found)
+            if isinstance(entry.get("pattern"), str):
+                patterns.append(entry["pattern"])
+        return cls(frozenset(names), tuple(patterns))
+
+    def known(self, peers: Iterable[str | None]) -> frozenset[str]:
+        """The names, and those among ``peers`` that a pattern fits."""
+        return self.names | {
+            peer for peer in peers if peer is not None and any(pattern_matches(each, peer) for each in self.patterns)
+        }
+
+
+def check_mesh(
+    mesh: MeshConfig,
+    organism: str,
+    listeners: Sequence[ListenerFacts],
+    tables: Iterable[str],
+    hints: Hints,
+    *,
+    complete: bool,
+) -> list[Problem]:
+    """What does not fit, with paths that begin at the section.
+
+    Args:
+        mesh: the section.
+        organism: its name, empty if that is not known.
+        listeners: of the organism.
+        tables: the names of its peer tables.
+        hints: for suggestions.
+        complete: no more listeners will come, so that a name that none of these has is wrong.
+    """
+    by_name = {each.name: each for each in listeners if each.name is not None}
+    problems = _own_names(mesh, by_name) + _exposed(mesh, organism) + _cursors(mesh) + _trusted(mesh)
+    if complete:
+        groups = {each.group for each in listeners if each.group}
+        problems += _targets(mesh, by_name, groups, hints)
+        problems += _tables(mesh, set(tables), hints)
+    return problems + _classes(mesh, by_name)
+
+
+def _raw_entries(raw: Any) -> Iterator[Mapping[str, Any]]:
+    for key in _LISTS:
+        entries = raw.get(key) if isinstance(raw, dict) else None
+        yield from (entry for entry in entries or () if isinstance(entry, dict)) if isinstance(entries, list) else ()
+
+
+def _own_names(mesh: MeshConfig, listeners: Mapping[str, ListenerFacts]) -> list[Problem]:
+    taken = {name.lower(): f"listeners[{each.index}]" for name, each in listeners.items()}
+    taken.update({each.group.lower(): "a broadcast group" for each in listeners.values() if each.group})
+    problems = []
+    for path, name in mesh.listener_names():
+        fault = reserved_fault(name)
+        other = taken.setdefault(name.lower(), "mesh." + _text(path[:-1]))
+        if fault is not None:
+            problems.append(Problem(fault, path))
+        elif other != "mesh." + _text(path[:-1]):
+            problems.append(Problem(f"the name {quoted(name)} is taken by {other}", path))
+    return problems
+
+
+def _exposed(mesh: MeshConfig, organism: str) -> list[Problem]:
+    problems = []
+    first: dict[str, int] = {}
+    for index, entry in enumerate(mesh.expose):
+        if not entry.name and not organism:
+            continue
+        name = entry.name or f"{organism}.{entry.listener}"
+        path: KeyPath = ("expose", index, "as" if entry.name else "listener")
+        fault = agent_name_fault(name)
+        if fault is not None:
+            problems.append(Problem(f"needs 'as', the name that it has on the mesh: {fault}", path))
+        other = first.setdefault(name, index)
+        if other != index:
+            problems.append(Problem(f"the name {quoted(name)} is that of expose[{other}] too", path))
+    return problems
+
+
+def _cursors(mesh: MeshConfig) -> list[Problem]:
+    """A place that the server remembers belongs to one entry."""
+    return _twice("kv", "resume", [each.resume for each in mesh.kv]) + _twice(
+        "subjects", "durable", [each.durable for each in mesh.subjects]
+    )
+
+
+def _trusted(mesh: MeshConfig) -> list[Problem]:
+    """A key speaks for one organism."""
+    first: dict[str, int] = {}
+    return [
+        Problem(f"is the same as that of trust[{other}]", ("trust", index, "key"))
+        for index, entry in enumerate(mesh.trust)
+        if (other := first.setdefault(entry.key, index)) != index
+    ]
+
+
+def _twice(kind: str, key: str, names: Sequence[str]) -> list[Problem]:
+    first: dict[str, int] = {}
+    return [
+        Problem(f"{quoted(name)} is that of {kind}[{other}] too; each needs one of its own", (kind, index, key))
+        for index, name in enumerate(names)
+        if name and (other := first.setdefault(name, index)) != index
+    ]
+
+
+def _targets(mesh: MeshConfig, listeners: Mapping[str, ListenerFacts], groups: set[str], hints: Hints) -> list[Problem]:
+    known = {*listeners, *groups, *(name for _, name in mesh.listener_names())}
+    candidates = sorted(known)
+    return [
+        Problem(f"no listener is called {quoted(name)}{hints.did_you_mean(name, candidates, 'listener')}", path)
+        for path, name in mesh.targets()
+        if name not in (listeners if path[0] == "expose" else known)
+    ]
+
+
+def _tables(mesh: MeshConfig, tables: set[str], hints: Hints) -> list[Problem]:
+    candidates = sorted(tables)
+    return [
+        Problem(
+            f"no peer table is called {quoted(entry.peer_table)}"
+            f"{hints.did_you_mean(entry.peer_table, candidates, 'peer table')}",
+            ("expose", index, "peer_table"),
+        )
+        for index, entry in enumerate(mesh.expose)
+        if entry.peer_table is not None and entry.peer_table not in tables
+    ]
+
+
+def _classes(mesh: MeshConfig, listeners: Mapping[str, ListenerFacts]) -> list[Problem]:
+    """What comes in must be of a class that its listener takes."""
+    problems = []
+    for kind in _LISTS:
+        for index, entry in enumerate(getattr(mesh, kind)):
+            target = listeners.get(entry.to) if entry.to is not None else None
+            if target is None or target.classes is None or entry.payload_class is None:
+                continue
+            if not _accepts(target.classes, entry.payload_class):
+                problems.append(
+                    Problem(
+                        f"is not a class that the listener {quoted(entry.to)} takes", (kind, index, "payload_class")
+                    )
+                )
+    return problems
+
+
+def _accepts(classes: Sequence[object], cls: type | str) -> bool:
+    if isinstance(cls, str) or any(not isinstance(each, type) for each in classes):
+        # By their paths, as long as they are not imported; one class may have several.
+        name = _last(cls)
+        return any(_last(each) == name for each in classes)
+    return cls in classes
+
+
+def _last(cls: object) -> str:
+    return cls.__name__ if isinstance(cls, type) else str(cls).replace(":", ".").rpartition(".")[2]
+
+
+def _text(path: KeyPath) -> str:
+    return "".join(f"[{part}]" if isinstance(part, int) else str(part) for part in path)

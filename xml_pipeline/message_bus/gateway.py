@@ -1,0 +1,186 @@
+"""`Gateway`: the way into the pump for a neighbour that has found out by itself who speaks, such as the bridge.
+
+The public verbs of the pump refuse senders that say to be on the mesh. Here they are taken, because whoever calls
+vouches for them. All else is as for every message from outside: a conversation of its own, the whole pipeline, bounded
+queues.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Callable, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from xml_pipeline.envelope import build_envelope, canonical_elements, envelope_to_bytes
+from xml_pipeline.errors import ConversationCancelled, NoAnswer, PipelineError, ValidationError
+from xml_pipeline.message_bus.patience import Patience
+
+if TYPE_CHECKING:
+    from lxml.etree import _Element
+
+    from xml_pipeline.message_bus.ingress import Admitted, Ingress
+    from xml_pipeline.message_bus.thread_registry import ThreadRegistry
+
+__all__ = ["Arrival", "Gateway"]
+
+_FOREVER = 1e9
+"""Seconds: what waits is bounded by the listeners' own time limits."""
+
+
+@dataclass(frozen=True, slots=True)
+class Arrival:
+    """A message that came in.
+
+    Args:
+        target: the listener it is for.
+        payload: an instance of one of its payload classes; or the payloads' elements, from somebody's envelope.
+        sender: who sent it: ``mesh:`` and a name.
+        extensions: elements to put into ``meta``; each in a namespace other than the envelope's.
+        peer_table: that its conversation runs under; ``None`` for none.
+        deadline: in the loop's time, after which its handler is not started; 0.0 for none.
+        wait: for room where the queues are full, instead of being refused.
+        on_begin: called with the id of its conversation, before anything of that runs.
+    """
+
+    target: str
+    payload: Any
+    sender: str
+    extensions: Sequence[_Element] = ()
+    peer_table: str | None = None
+    deadline: float = 0.0
+    wait: bool = False
+    on_begin: Callable[[str], object] | None = None
+
+
+class Gateway:
+    """Takes messages in.
+
+    Args:
+        ingress: admits them.
+        registry: gives conversations their ids.
+        cancel: cancels a conversation, by its id.
+    """
+
+    def __init__(
+        self, ingress: Ingress, registry: ThreadRegistry, cancel: Callable[[str, PipelineError], object]
+    ) -> None:
+        self._ingress = ingress
+        self._registry = registry
+        self._cancel = cancel
+
+    async def request(self, arrival: Arrival, timeout: float | None) -> Any:
+        """Send it, and return the first answer's payload. If this is cancelled, or takes too long, so is what it began.
+
+        Args:
+            arrival: what came.
+            timeout: in seconds, waiting for room included; ``None`` for no limit but the listeners' own.
+
+        Raises:
+            Overloaded: there is no room, and it does not wait.
+            PipelineError: what failed.
+            NoAnswer: nobody answered.
+            DeadlineExceeded: no answer in time.
+        """
+        async with Patience(timeout, f"no answer from {arrival.target!r} in {timeout} s") as patience:
+            admitted = await self._admit(arrival)
+            patience.on_failure = lambda error: self._cancel(admitted.conversation.id, error)
+            return await admitted.exchange.first()
+
+    async def stream(self, arrival: Arrival, timeout: float | None = None) -> AsyncGenerator[Any, None]:
+        """Send it, and yield every answer's payload until the conversation is complete. Leaving early cancels it.
+
+        Args:
+            arrival: what came.
+            timeout: seconds without an answer; ``None`` for no limit but the listeners' own.
+
+        Raises:
+            Overloaded: there is no room, and it does not wait.
+            PipelineError: what failed.
+        """
+        admitted = await self._admit(arrival, stream=True)
+        try:
+            async with aclosing(admitted.exchange.stream(_FOREVER if timeout is None else timeout)) as answers:
+                async for answer in answers:
+                    yield answer
+        finally:
+            if not admitted.exchange.is_complete:
+                error = ConversationCancelled("whoever asked has left", step="request")
+                self._cancel(admitted.conversation.id, error)
+
+    async def deliver(self, arrival: Arrival) -> None:
+        """Send it, and wait until everything it began is over. Answers are dropped.
+
+        What fails is raised, and is a dead letter besides, for there is nobody who could send it again. If this is
+        cancelled, so is what it began.
+
+        Raises:
+            Overloaded: there is no room, and it does not wait.
+            PipelineError: why the conversation failed.
+        """
+        admitted = await self._admit(arrival)
+        exchange, conversation = admitted.exchange, admitted.conversation
+        over = asyncio.get_running_loop().create_future()
+        if not exchange.is_complete:
+            exchange.on_complete = partial(_resolve, over)
+            try:
+                await over
+            except asyncio.CancelledError:
+                self._cancel(conversation.id, ConversationCancelled("whoever sent it has left", step="request"))
+                raise
+        if conversation.failure is not None and not isinstance(conversation.failure, NoAnswer):
+            raise conversation.failure
+
+    async def follow(self, arrival: Arrival) -> None:
+        """`deliver`, but what fails is no dead letter: whoever sent it sends it again."""
+        async with aclosing(self.stream(arrival)) as answers:
+            async for _ in answers:
+                pass
+
+    async def _admit(self, arrival: Arrival, *, stream: bool = False) -> Admitted:
+        admitted = await self._admit_payload(arrival, stream)
+        if arrival.on_begin is not None:
+            arrival.on_begin(admitted.conversation.id)
+        return admitted
+
+    async def _admit_payload(self, arrival: Arrival, stream: bool) -> Admitted:
+        payload = arrival.payload
+        if isinstance(payload, list):
+            return await self._admit_elements(arrival, payload, stream)
+        return await self._ingress.admit(
+            arrival.target,
+            payload,
+            from_id=arrival.sender,
+            thread_id=None,
+            routing_table=arrival.peer_table,
+            wait=arrival.wait,
+            stream=stream,
+            extensions=canonical_elements(arrival.extensions),
+            vouched=True,
+            deadline=arrival.deadline,
+        )
+
+    async def _admit_elements(self, arrival: Arrival, payloads: list[_Element], stream: bool) -> Admitted:
+        """The payloads of somebody else's envelope, in one of ours: its sender, target and thread are what we say."""
+        if not payloads:
+            raise ValidationError("the envelope holds no payload", step="admission")
+        conversation_id = self._registry.ids.next()
+        first, *further = payloads
+        envelope = build_envelope(first, arrival.sender, conversation_id, arrival.target, arrival.extensions, further)
+        return await self._ingress.admit_raw(
+            envelope_to_bytes(envelope, declaration=False),
+            conversation_id,
+            arrival.sender,
+            routing_table=arrival.peer_table,
+            wait=arrival.wait,
+            stream=stream,
+            vouched=True,
+            deadline=arrival.deadline,
+        )
+
+
+def _resolve(over: asyncio.Future[None]) -> None:
+    if not over.done():
+        over.set_result(None)
