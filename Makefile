@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 # Named, because newer versions of ruff would also lay out the code in the documents, where space is dear.
 SOURCES := $(wildcard xml_pipeline third_party tests benchmarks config examples)
 
-.PHONY: help run test check bench clean
+.PHONY: help run test check bench proofs clean
 .DELETE_ON_ERROR:
 
 help:
@@ -14,15 +14,16 @@ help:
 	@echo "make test     run the tests"
 	@echo "make check    run the linters and the type checker"
 	@echo "make bench    run the measurements"
+	@echo "make proofs   measure what is promised when servers and nodes are killed; takes minutes"
 	@echo "make clean    remove .venv"
 	@echo "PYTHON=python3.12 chooses the Python that .venv is made with."
 
 run: $(VENV)/.installed
 	@exec $(BIN)/xml-pipeline run config/organism.yaml --send desk.clerk '{"item": "lamp", "quantity": 2}'
 
-# With what else the tests talk to, so that none of them is skipped.
+# With what else the tests talk to, so that none of them is skipped. One process for each processor.
 test: $(VENV)/.installed-test,pydantic-ai
-	@$(BIN)/python -m pytest $(ARGS)
+	@$(BIN)/python -m pytest -n auto --dist worksteal $(ARGS)
 
 check: $(VENV)/.installed-dev
 	@$(BIN)/ruff check $(SOURCES)
@@ -31,6 +32,11 @@ check: $(VENV)/.installed-dev
 
 bench: $(VENV)/.installed-bench
 	@$(BIN)/python -m benchmarks $(ARGS)
+
+# Servers and processes that are really killed, many times; minutes.
+proofs: $(VENV)/.installed-test,pydantic-ai
+	@$(BIN)/python -m tests.mesh.proofs $(ARGS)
+	@$(BIN)/python -m tests.bridge.proofs
 
 clean:
 	rm -rf $(VENV)

@@ -134,6 +134,7 @@ _CELLS: dict[str, Callable[[Row], str]] = {
     "x tuned floor": lambda row: _ratio(row.ratios.get("tuned")),
     "x ours": lambda row: _ratio(row.ratios.get("ours")),
     "x by hand": lambda row: _ratio(row.ratios.get("by hand")),
+    "x agent": lambda row: _ratio(row.ratios.get("agent")),
     "x raw": lambda row: _ratio(row.ratios.get("raw")),
     "x openagentmesh": lambda row: _ratio(row.ratios.get("openagentmesh")),
     "target": _target,

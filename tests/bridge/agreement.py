@@ -157,6 +157,10 @@ def real(rng: Random) -> Any:
     return rng.choice([0.0, -0.0, 1, 2.5, 1e-7, 1e300, 5e-324, rng.uniform(-1e6, 1e6), rng.gauss(0, 1e-10)])
 
 
+def truth(rng: Random) -> bool:
+    return rng.random() < 0.5
+
+
 def moment(rng: Random) -> datetime:
     zone = rng.choice([None, UTC, timezone(timedelta(minutes=rng.randrange(-840, 841)))])
     return datetime(rng.randrange(1, 9999), rng.randrange(1, 13), rng.randrange(1, 29), tzinfo=zone) + timedelta(

@@ -12,6 +12,7 @@ from tests.bridge.kit import Ask, Told, echo, organism
 from tests.mesh.kit import echo_on, spin, until_names
 from xml_pipeline import HandlerMetadata, HandlerResponse, StreamPump
 from xml_pipeline.bridge import Bridge
+from xml_pipeline.bridge.event_feed import EventFeed
 from xml_pipeline.config import OrganismConfig
 from xml_pipeline.config.mesh import MeshConfig
 from xml_pipeline.errors import ConfigurationError, PumpStopped
@@ -34,6 +35,14 @@ async def echo(ask, metadata):
 
 async def shout(ask, metadata):
     return HandlerResponse.respond(Told(ask.message.upper()))
+
+taken = []
+
+async def take(ask, metadata):
+    taken.append(ask.message)
+
+async def hand_on(ask, metadata):
+    return HandlerResponse(ask, "out")
 """
 
 
@@ -229,3 +238,162 @@ async def test_the_server_stays_the_same_until_the_next_start(file, mesh, caplog
         assert pump.reload_config().success
         assert "stays the same until the next start" in caplog.text
         assert await mesh.call("org.echo", {"message": "hi"}) == {"reply": "hi"}
+
+
+CLASS = "payload_class: bridged_app.Ask"
+BOTH = "[echo, take]"
+
+
+def taken():
+    import bridged_app
+
+    return bridged_app.taken
+
+
+class Load:
+    """Sends messages without a pause, and counts them.
+
+    Args:
+        send: sends the one of a number.
+    """
+
+    def __init__(self, send):
+        self._send = send
+        self.sent = 0
+        self._is_over = False
+        self._task = asyncio.create_task(self._run())
+
+    async def _run(self):
+        while not self._is_over:
+            await self._send(self.sent)
+            self.sent += 1
+
+    async def some(self, count=20):
+        """Until so many more were sent."""
+        until = self.sent + count
+        await spin(lambda: self.sent >= until or self._task.done())
+
+    async def end(self):
+        """Send no more; what was sent."""
+        self._is_over = True
+        await self._task
+        return {str(number) for number in range(self.sent)}
+
+
+async def reloaded_under_load(pump, file, load, sections, listeners=BOTH):
+    """Reload the file with each section while messages come; what was sent."""
+    for section in sections:
+        await load.some()
+        file.write(section, listeners)
+        event = pump.reload_config()
+        assert event.success, event.error
+    await load.some()
+    return await load.end()
+
+
+async def test_changed_watches_lose_no_change(file, mesh):
+    def kv(more):
+        return f"kv: [{{watch: 'doc.{{message}}', to: take, resume: r, {CLASS}{more}}}]\n"
+
+    pump = await StreamPump.from_yaml(file.write(kv(""), BOTH))
+    async with pump:
+        load = Load(lambda number: mesh.kv.put(f"doc.{number}", "{}"))
+        sections = [kv(", echo: true"), "kv: []\n", kv(""), kv(", echo: true")]
+        sent = await reloaded_under_load(pump, file, load, sections)
+        await spin(lambda: sent <= set(taken()))
+        assert len(taken()) == len(sent)  # nor is one handled twice
+
+
+async def test_changed_durable_subjects_lose_no_message(file, mesh, peer):
+    def subjects(more):
+        return f"subjects: [{{subscribe: orders, to: take, durable: clerk, {CLASS}{more}}}]\n"
+
+    pump = await StreamPump.from_yaml(file.write(subjects(""), BOTH))
+    async with pump:
+        js = peer.jetstream()
+        load = Load(lambda number: js.publish("orders", b'{"message": "%d"}' % number))
+        sections = [subjects(", max_in_flight: 2"), "subjects: []\n", subjects(""), subjects(", max_deliver: 9")]
+        sent = await reloaded_under_load(pump, file, load, sections)
+        await spin(lambda: sent <= set(taken()))
+
+
+@pytest.mark.parametrize("queue", ["", ", queue: q"])
+async def test_changed_subjects_lose_no_message(file, peer, queue):
+    def subjects(more):
+        return f"subjects: [{{subscribe: prices, to: take, {CLASS}{queue}{more}}}]\n"
+
+    pump = await StreamPump.from_yaml(file.write(subjects(""), BOTH))
+    async with pump:
+
+        async def send(number):
+            await peer.publish("prices", b'{"message": "%d"}' % number)
+            await peer.flush()
+
+        load = Load(send)
+        sent = await reloaded_under_load(pump, file, load, [subjects(f", max_in_flight: {n}") for n in (5, 6, 7)])
+        await spin(lambda: sent <= set(taken()))
+        if queue:
+            assert len(taken()) == len(sent)
+
+
+@pytest.mark.parametrize("kind", ["kv", "subjects"])
+async def test_changed_puts_and_publications_lose_nothing(file, mesh, peer, kind):
+    def section(more):
+        out = "put: 'out.{message}'" if kind == "kv" else "publish: 'out.{message}'"
+        return f"{kind}: [{{{out}, listener: out, {CLASS}{more}}}]\n"
+
+    subscription = await peer.subscribe("$KV.mesh-context.out.*" if kind == "kv" else "out.*")
+    await peer.flush()
+    arrived = set()
+    listeners = "[echo, hand_on]"
+    pump = await StreamPump.from_yaml(file.write(section(""), listeners))
+    async with pump:
+        import bridged_app
+
+        load = Load(lambda number: pump.inject("hand_on", bridged_app.Ask(str(number))))
+        sections = [section(", description: a"), section(", description: b"), section("")]
+        sent = await reloaded_under_load(pump, file, load, sections, listeners)
+        while arrived != sent:
+            arrived.add((await subscription.next_msg(timeout=30)).subject.rpartition(".")[2])
+        await pump.wait_idle()
+        assert pump.dead_letters.list() == []
+
+
+async def test_a_new_peer_can_be_called_as_soon_as_it_is_there(file, mesh):
+    pump = await StreamPump.from_yaml(file.write("agents: []\n"))
+    async with pump:
+        import bridged_app
+
+        echo_on(mesh)
+        await until_names(mesh, "demo.echo")
+        agent = "{name: demo.echo, payload_class: bridged_app.Ask, output_class: bridged_app.Told}"
+        file.write(f"agents: [{agent}]\nkv: [{{put: 'out.{{message}}', listener: out, {CLASS}}}]\n")
+        assert pump.reload_config().success
+        await pump.inject("out", bridged_app.Ask("a"))
+        assert await pump.request("demo.echo", bridged_app.Ask("hi")) == bridged_app.Told("hi")
+        await pump.wait_idle()
+        assert await mesh.kv.get("out.a") == '{"message":"a"}'
+
+
+async def test_events_can_be_switched_on_and_off(file, mesh, peer):
+    subscription = await peer.subscribe("mesh.pump.org.events")
+    await peer.flush()
+    pump = await StreamPump.from_yaml(file.write("expose: [{listener: echo}]\n"))
+    async with pump:
+        await until_names(mesh, "org.echo")
+        await mesh.call("org.echo", {"message": "unseen"})
+        file.write("expose: [{listener: echo}]\nevents: true\n")
+        assert pump.reload_config().success
+        while not subscription.pending_msgs:
+            await mesh.call("org.echo", {"message": "seen"})
+            await peer.flush()
+        file.write("expose: [{listener: echo}]\n")
+        assert pump.reload_config().success
+        await spin(lambda: not any(isinstance(part, EventFeed) for _, part in pump.attachments[0]._parts))
+        await spin(lambda: not pump.attachments[0]._changing)
+        await peer.flush()
+        before = subscription.pending_msgs
+        await mesh.call("org.echo", {"message": "unseen"})
+        await pump.wait_idle()
+        await peer.flush()
+        assert subscription.pending_msgs == before

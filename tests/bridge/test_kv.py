@@ -185,3 +185,84 @@ async def test_a_pipeline_of_two_stages_over_keys(server, mesh):
             seen.add(entry.key)
             if len(seen) == 10:
                 break
+
+
+# -- no echo -----------------------------------------------------------------------------------------------------------
+
+
+def echoing(url, desk, name="org", **entry):
+    """Puts what it watches."""
+    put = {"put": "doc.{id}.raw", "listener": "out", "payload_class": Document}
+    watch = {"watch": "doc.{id}.raw", "to": "desk", "payload_class": Document}
+    pump = organism(url, name, kv=[put, {**watch, **entry}])
+    pump.register("desk", desk.take, Document)
+    return pump
+
+
+async def put_by(pump, key):
+    await pump.inject("out", Document(key, "own"))
+    await pump.wait_idle()
+
+
+@pytest.mark.parametrize("resume", ["", "desk"])
+async def test_what_the_organism_puts_does_not_come_back(server, mesh, open_desk, resume):
+    async with echoing(server.url, open_desk, resume=resume) as pump:
+        await put_by(pump, "a")
+        await mesh.kv.put("doc.b.raw", '{"text": "of others"}')
+        assert await open_desk.taken.get() == Document("b", "of others")
+        await put_by(pump, "b")
+        await mesh.kv.put("doc.a.raw", '{"text": "of others"}')
+        assert await open_desk.taken.get() == Document("a", "of others")
+        assert await mesh.kv.get("doc.b.raw") == '{"id":"b","text":"own"}'
+
+
+@pytest.mark.parametrize("resume", ["", "desk"])
+async def test_it_does_where_that_is_wanted(server, open_desk, resume):
+    async with echoing(server.url, open_desk, resume=resume, echo=True) as pump:
+        await put_by(pump, "a")
+        assert await open_desk.taken.get() == Document("a", "own")
+
+
+@pytest.mark.parametrize("resume", ["", "desk"])
+async def test_nor_does_it_reach_another_node_of_the_organism(server, mesh, open_desk, resume):
+    nodes = [echoing(server.url, open_desk, resume=resume) for _ in range(3)]
+    async with nodes[0], nodes[1], nodes[2]:
+        for number, node in enumerate(nodes):
+            await put_by(node, f"own{number}")
+        await mesh.kv.put("doc.b.raw", '{"text": "of others"}')
+        wanted = 1 if resume else len(nodes)  # with a name they share the changes
+        assert [(await open_desk.taken.get()).id for _ in range(wanted)] == ["b"] * wanted
+    assert open_desk.taken.empty()
+
+
+async def test_nor_when_it_starts_again(server, mesh, open_desk):
+    async with echoing(server.url, open_desk) as pump:
+        await put_by(pump, "a")
+    async with echoing(server.url, open_desk):
+        await mesh.kv.put("doc.b.raw", '{"text": "of others"}')
+        assert (await open_desk.taken.get()).id == "b"
+
+
+async def test_another_organism_gets_it(server, desk, open_desk):
+    async with (
+        echoing(server.url, open_desk, "other ☃\u00a0organism", resume="other"),
+        echoing(server.url, desk) as pump,
+    ):
+        await put_by(pump, "a")
+        assert await open_desk.taken.get() == Document("a", "own")
+
+
+async def test_a_plain_peer_sees_a_plain_value(server, peer, open_desk):
+    bucket = peer.jetstream()
+    async with echoing(server.url, open_desk) as pump:
+        await put_by(pump, "a")
+        entry = await (await bucket.key_value("mesh-context")).get("doc.a.raw")
+        assert entry.value == b'{"id":"a","text":"own"}'
+        assert entry.operation is None
+
+
+async def test_what_a_plain_peer_puts_in_its_place_is_of_others(server, peer, open_desk):
+    async with echoing(server.url, open_desk) as pump:
+        await put_by(pump, "a")
+        await (await peer.jetstream().key_value("mesh-context")).put("doc.a.raw", b'{"text": "of others"}')
+        assert await open_desk.taken.get() == Document("a", "of others")

@@ -11,15 +11,15 @@ from lxml import etree
 
 from tests.bridge.kit import Ask, Told, count, echo
 from tests.bridge.pair import bank_of, met, shop_of, wiretapped
-from tests.mesh.kit import echo_on
+from tests.mesh.kit import echo_on, until
 from third_party.xmlable import codec_of
 from xml_pipeline import HandlerMetadata, HandlerResponse
 from xml_pipeline.bridge.extensions import MESH_NAMESPACE
-from xml_pipeline.bridge.forms import ENVELOPE_KEY
+from xml_pipeline.bridge.forms import ENVELOPE_KEY, XSD_KEY, JsonForm, envelope_names
 from xml_pipeline.bridge.letters import write_request
 from xml_pipeline.envelope import ENVELOPE_NAMESPACE, extract_meta
 from xml_pipeline.errors import BudgetExhausted, HandlerError, ValidationError
-from xml_pipeline.mesh import MeshError
+from xml_pipeline.mesh import AgentContract, MeshError
 from xml_pipeline.message_bus.budget_registry import get_budget_registry
 
 ASKED = codec_of(Ask).encode_payload(Ask("x"))
@@ -106,6 +106,46 @@ async def test_an_agent_that_is_no_organism_gets_json(server, mesh):
         assert asked.data == b'{"message":"hi","n":1}'
         assert "X-Mesh-Content-Type" not in asked.headers
         assert asked.headers["X-Mesh-Budget"] == "100000"
+
+
+async def test_an_agent_that_becomes_one_of_an_organism_gets_envelopes_from_then_on(server, bank, shop, mesh):
+    echo_on(mesh, "bank.clerk")
+    async with shop, wiretapped(server.url) as wire:
+        await met(shop, "bank.clerk")
+        assert await shop.request("bank.clerk", Ask("hi")) == Told("hi")
+        assert (await wire.next()).data.startswith(b"{")
+        await mesh.withdraw("bank.clerk", 5.0)
+        await until(shop.attachments[0].mesh, lambda entries: "bank.clerk" not in entries)
+        async with bank:
+            await met(shop, "bank.clerk")
+            assert await shop.request("bank.clerk", Ask("hi")) == Told("hi")
+            assert (await wire.next()).data.startswith(b"<message")
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [
+        None,
+        {},
+        {"anyOf": "x"},
+        {"anyOf": [None, 1, {ENVELOPE_KEY: ENVELOPE_NAMESPACE}]},
+        {ENVELOPE_KEY: "x", XSD_KEY: "<Ask/>"},
+        {ENVELOPE_KEY: ENVELOPE_NAMESPACE},
+        {ENVELOPE_KEY: ENVELOPE_NAMESPACE, XSD_KEY: 5},
+        {ENVELOPE_KEY: ENVELOPE_NAMESPACE, XSD_KEY: "<"},
+        {ENVELOPE_KEY: ENVELOPE_NAMESPACE, XSD_KEY: "\ud800"},
+        {ENVELOPE_KEY: ENVELOPE_NAMESPACE, XSD_KEY: "<Ask/>"},
+    ],
+)
+def test_a_contract_that_makes_no_sense_takes_no_envelopes(schema):
+    assert envelope_names(AgentContract(name="a.b", description="", input_schema=schema)) == frozenset()
+
+
+def test_a_contract_names_all_classes_that_it_takes():
+    contract = AgentContract(
+        name="a.b", description="", input_schema=JsonForm([codec_of(Ask), codec_of(Told)]).schema()
+    )
+    assert envelope_names(contract) == {"Ask", "Told"}
 
 
 async def test_they_take_json_from_others(bank, shop, mesh):

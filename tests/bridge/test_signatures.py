@@ -15,10 +15,19 @@ from third_party.xmlable import codec_of
 from xml_pipeline import HandlerMetadata, HandlerResponse, StreamPump
 from xml_pipeline.bridge.letters import answers_for, write_answer, write_end, write_request
 from xml_pipeline.bridge.refused import EnvelopeRefusedEvent
-from xml_pipeline.crypto import Reason, SignatureRefused, sign
+from xml_pipeline.crypto import (
+    Policy,
+    Reason,
+    ReplayWindow,
+    SignatureRefused,
+    TrustedKey,
+    TrustStore,
+    Verifier,
+    sign,
+)
 from xml_pipeline.envelope import extract_meta
 from xml_pipeline.errors import ConfigurationError, HandlerError, ValidationError
-from xml_pipeline.mesh import AgentContract, AgentMesh, AgentSpec, InvalidInput, MeshError
+from xml_pipeline.mesh import AgentContract, AgentMesh, AgentSpec, InvalidInput, MeshError, NotAvailable
 from xml_pipeline.mesh.agent import Agent
 from xml_pipeline.mesh.raw import raw_agent
 from xml_pipeline.mesh.shapes import Shape
@@ -460,6 +469,37 @@ async def test_who_is_trusted_is_asked_in_xml_whatever_its_contract_says(server,
         with pytest.raises(ValidationError):
             await shop.request("bank.clerk", Ask("x"))
         assert b"<sig " in (await wire.next()).data
+
+
+async def test_what_is_sent_again_is_signed_anew(server, keys, mesh):
+    bodies = []
+
+    async def serve(request) -> bytes:
+        bodies.append(request.body)
+        if len(bodies) == 1:
+            raise NotAvailable()
+        meta = extract_meta(etree.fromstring(request.body))
+        answer = write_answer(TOLD, "bank.clerk", meta["from_id"], meta["thread_id"])
+        return sign(answer, keys["bank"], destination=answers_for(meta["from_id"]))
+
+    contract = AgentContract(name="bank.clerk", description="")
+    await mesh.offer(raw_agent(AgentSpec(name="bank.clerk", description=""), contract, Shape.RESPONDER, serve))
+    entry = {"name": "bank.clerk", "payload_class": Ask, "output_class": Told, "idempotent": True}
+    shop = shop_of(server.url, keys["shop"], trust=[trust_in("bank", keys["bank"])], agents=[entry])
+    async with shop:
+        await met(shop, "bank.clerk")
+        assert await shop.request("bank.clerk", Ask("x")) == Told("x")
+    first, second = (etree.fromstring(body).find(".//{*}sig").get("id") for body in bodies)
+    assert first != second
+
+
+def test_only_the_tree_of_what_came_unsigned_is_handed_on(keys):
+    trusted = TrustedKey(keys["shop"].public_key, ("shop.*",), Policy.IGNORE)
+    door = Verifier(TrustStore((trusted,), Policy.ACCEPT), ReplayWindow())
+    unsigned = door.verify(letter(), "bank.clerk")
+    assert etree.tostring(unsigned.root) == unsigned.envelope == letter()
+    stripped = door.verify(sign(letter(), keys["shop"], destination="bank.clerk"), "bank.clerk")
+    assert (stripped.root, stripped.envelope) == (None, letter())
 
 
 # -- configuration

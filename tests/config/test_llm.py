@@ -319,8 +319,8 @@ def test_no_text_of_a_problem_has_a_key(key: str, field: str) -> None:
     try:
         config = LLMConfig(backends=[{"provider": "xai", "priority": "x", field: secret}])  # type: ignore[list-item]
     except InvalidConfiguration as error:
-        assert key not in str(error).replace("priority: must be a whole number, not the text 'x'", "")
-        assert key not in repr(error.__context__)
+        assert secret not in str(error).replace("priority: must be a whole number, not the text 'x'", "")
+        assert secret not in repr(error.__context__)
     else:  # pragma: no cover
         raise AssertionError(config)
 

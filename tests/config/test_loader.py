@@ -285,7 +285,8 @@ def test_a_wrong_key_at_the_top_is_told_with_its_place(organism: Organism, line:
     [
         (
             "organism: {name: test, max_queue: 5}\nlisteners: []\n",
-            "1:24 organism.max_queue: unknown key here; 'max_queue' belongs at the top level of the file, or in an entry of 'mesh.expose'",
+            "1:24 organism.max_queue: unknown key here; 'max_queue' belongs at the top level of the file, "
+            "or in an entry of 'mesh.expose'",
         ),
         (
             "organism: {name: test}\nport: 8000\nlisteners: []\n",

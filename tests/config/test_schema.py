@@ -102,6 +102,13 @@ def with_listener(rest: str) -> str:
     return f"organism: {{name: a}}\nlisteners: [{LISTENER}{rest}}}]\n"
 
 
+def with_mesh(rest: str) -> str:
+    return f"organism: {{name: a}}\nlisteners: [{LISTENER}}}]\nmesh: {{{rest}}}\n"
+
+
+CLASS = "payload_class: a.B"
+KEY = "11qYAYKxCrfVS/7TyWQHOg7hcvPapiMlrwIaaPcHURo="
+
 GOOD = [
     MINIMAL,
     "organism: {name: a}\n",
@@ -133,6 +140,15 @@ GOOD = [
     with_backend("provider: ollama, script: [], api_key: null, api_key_env: ''"),
     with_table("name: t"),
     with_table("name: t, parent: null, entries: []"),
+    with_mesh(""),
+    with_mesh("url: 'nats://${HOST:-x}:4222', creds: c, tls_cert: c, tls_key: k, tls_ca: a, events: true, expose: []"),
+    with_mesh("expose: [{listener: a}], signatures: require, trust: [{key: KEY, organism: b}]".replace("KEY", KEY)),
+    with_mesh("expose: [{listener: a, as: b.c, tags: [], version: '', timeout: null, max_queue: 1, peer_table: null}]"),
+    with_mesh("agents: [{name: b}, {pattern: c.*}, {name: d, as: e, payload_class: a.B, output_class: null}]"),
+    with_mesh(f"agents: [{{subscribe: b, to: a, {CLASS}}}, {{name: c, timeout: 5, idempotent: '${{A:-true}}'}}]"),
+    with_mesh(f"kv: [{{watch: '{{x}}.>', to: a, resume: r, {CLASS}}}, {{put: 'b.{{x}}', listener: l, {CLASS}}}]"),
+    with_mesh(f"subjects: [{{subscribe: b, to: a, {CLASS}, durable: d, max_deliver: 1, ack_wait: 0.5}}]"),
+    with_mesh(f"subjects: [{{subscribe: b, to: a, {CLASS}, queue: q}}, {{publish: c, listener: l, {CLASS}}}]"),
     with_table("name: t, entries: [{listener: a, peers: [a]}, {listener: system.buffer, peers: }]"),
     with_listener(", agent: '${AGENT:-true}', concurrency: null, rate: null").replace("a.B", "[a.B, 'a:C']"),
 ]
@@ -194,6 +210,24 @@ BAD = [
             ),
             *("name: t, entries: [{listener: a}]", "name: t, entries: [{peers: []}]"),
             *("name: t, entries: [{listener: a, peers: x}]", "name: t, entries: [{listener: a, peers: [], x: 1}]"),
+        )
+    ),
+    *(
+        with_mesh(keys)
+        for keys in (
+            *("urll: x", "url: 5", "events: 1", "signatures: no", "expose: {}", "agents: x", "kv: [x]", "trust: [{}]"),
+            *("expose: [{}]", "expose: [{listener: 5}]", "expose: [{listener: a, max_queue: 0}]"),
+            *(
+                "expose: [{listener: a, tags: x}]",
+                "expose: [{listener: a, timeout: 0}]",
+                "expose: [{listener: a, x: 1}]",
+            ),
+            *("agents: [{}]", "agents: [{as: b}]", "agents: [{subscribe: b}]", f"agents: [{{to: a, {CLASS}}}]"),
+            *("agents: [{name: b, timeout: null}]", "agents: [{name: b, payload_class: ''}]", "agents: [{name: 5}]"),
+            *("kv: [{}]", "kv: [{watch: b, to: a}]", f"kv: [{{watch: b, {CLASS}}}]", f"kv: [{{put: b, {CLASS}}}]"),
+            *(f"kv: [{{watch: b, to: a, echo: 1, {CLASS}}}]", f"subjects: [{{to: a, {CLASS}}}]", "subjects: [{}]"),
+            f"subjects: [{{subscribe: b, to: a, durable: d, max_deliver: 0, {CLASS}}}]",
+            f"trust: [{{key: {KEY}, organism: b, policy: maybe}}]",
         )
     ),
     *(

@@ -373,18 +373,28 @@ async def test_a_publisher_ends_and_begins_anew(host, mesh, peer):
 
 
 async def test_a_publisher_that_is_wanted_again_waits_for_its_own_end(host, mesh, peer):
+    ending, release = asyncio.Event(), asyncio.Event()
+
     @host.agent(AgentSpec(name=NAME), active_when=host.kv_condition(KEY, is_on))
     async def publish() -> AsyncIterator[str]:
         yield "begun"
-        await asyncio.Event().wait()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            ending.set()
+            await release.wait()
 
     events = await Tap.on(peer, events_subject(NAME))
     async with host:
         await mesh.kv.put(KEY, "on")
         await events.next()
         await mesh.kv.put(KEY, "off")
-        await spin(lambda: not gate_of(host).is_open)
+        await ending.wait()
         await mesh.kv.put(KEY, "on")
+        await spin(lambda: gate_of(host)._wanted)
+        await host.parts.link.flush()
+        assert not gate_of(host).is_open
+        release.set()
         await is_open(host)
         found = [(await events.next()).headers["X-Mesh-Stream-End"] for _ in range(2)]
     assert found == ["true", "false"]
@@ -525,10 +535,10 @@ class SlowHost:
         self.busy = 0
 
     async def activate(self, agent: Any) -> None:
+        assert not self.serves
         self.busy += 1
         await asyncio.sleep(0)
         await asyncio.sleep(0)
-        assert not self.serves
         self.serves = True
         self.busy -= 1
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import aclosing
 
 import pytest
 from pydantic import BaseModel
@@ -375,3 +376,32 @@ async def test_without_a_connection_everything_is_refused_at_once(lasting_server
         await lasting_server.start()
         await mesh.parts.link.wait_up(20)
         assert await kv.get("a") == "1"
+
+
+# -- who put it
+
+
+@pytest.mark.parametrize("resume", ["", "reader"])
+async def test_a_value_says_who_put_it(kv, resume):
+    await kv.put("a", "1", origin="organism:me")
+    await kv.put("b", "2")
+    await kv.create("c", "3")
+    assert [(entry.key, entry.origin) for entry in await kv.list(">")] == [("a", "organism:me"), ("b", ""), ("c", "")]
+    assert (await kv.entry("a")).origin == "organism:me"
+    seen = []
+    async with aclosing(kv.watch_entries(">", resume=resume)) as entries:
+        async for entry in entries:
+            seen.append((entry.key, entry.value, entry.origin))
+            if entry.key == "c":
+                await kv.put("a", "4")  # by nobody in particular, in the place of the other
+            if entry.value == b"4":
+                break
+    assert seen == [("a", b"1", "organism:me"), ("b", b"2", ""), ("c", b"3", ""), ("a", b"4", "")]
+
+
+@pytest.mark.parametrize("origin", ["a b", "a\r\nX-Mesh-Status: ok", "é", "x" * 201, 5])
+async def test_what_is_no_origin_is_refused_before_anything_is_put(kv, origin):
+    with pytest.raises(ValueError, match="an origin is"):
+        await kv.put("a", "1", origin=origin)
+    with pytest.raises(KVKeyNotFound):
+        await kv.get("a")

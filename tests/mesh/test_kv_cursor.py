@@ -277,3 +277,36 @@ async def test_what_others_write_to_its_inbox_does_not_confuse_it(mesh):
         await mesh.parts.link.publish(f"{cursor._inbox}.77", b"", headers={"Status": "409"})
         await put_all(mesh, KEYS[:1])
         assert await waiting == "k.0"
+
+
+async def test_a_loop_can_be_told_to_end_after_the_change_that_it_is_at(mesh):
+    for number in range(5):
+        await mesh.kv.put(f"k.{number}", "")
+    enough, first = asyncio.Event(), []
+    async with aclosing(mesh.kv.watch_entries("k.*", resume="r", until=enough)) as entries:
+        async for entry in entries:
+            first.append(entry.key)
+            if len(first) == 3:
+                enough.set()
+    rest = []
+    async with aclosing(mesh.kv.watch_entries("k.*", resume="r")) as entries:
+        async for entry in entries:
+            rest.append(entry.key)
+            if entry.key == "k.4":
+                break
+    assert (first, rest) == (["k.0", "k.1", "k.2"], ["k.3", "k.4"])  # the third counts as handled
+
+
+@pytest.mark.parametrize("resume", ["", "r"])
+async def test_a_loop_that_waits_ends_when_it_is_told_to(mesh, resume):
+    enough = asyncio.Event()
+
+    async def read() -> list[str]:
+        return [entry.key async for entry in mesh.kv.watch_entries("k.*", resume=resume, until=enough)]
+
+    reading = asyncio.create_task(read())
+    await mesh.kv.put("k.1", "")
+    await spin(lambda: reading.done() or mesh.parts.watches._open)
+    enough.set()
+    assert await reading in ([], ["k.1"])
+    assert await read() == []  # it was told before it began

@@ -83,7 +83,7 @@ async def test_a_call_that_is_answered_in_time_is_only_answered() -> None:
 @pytest.mark.parametrize(
     ("handler", "expected"),
     [(fail, "handler"), (nothing, "no-answer"), (hang, "timeout")],
-    ids=lambda value: str(value),
+    ids=lambda value: getattr(value, "__name__", value),
 )
 async def test_whatever_comes_first_is_all_that_comes(handler: Any, expected: str) -> None:
     caller = Caller(call(expect_answer=True), awaited=1)

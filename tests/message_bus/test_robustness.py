@@ -329,7 +329,7 @@ async def test_a_generator_that_will_not_be_closed():
         bytearray(b"no mark-up"),
         memoryview(b"<Reply/>"),
     ],
-    ids=repr,
+    ids=lambda value: "memoryview" if isinstance(value, memoryview) else repr(value),
 )
 async def test_whatever_it_returns(returned):
     async def bad(payload, metadata):

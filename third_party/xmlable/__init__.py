@@ -68,9 +68,10 @@ Strictness
 
     The JSON Schema accepts what the XML Schema does, of values that both can say: XML does not tell ``5`` from ``"5"``,
     nor ``" 2025-01-31"`` from ``"2025-01-31"``; JSON takes only the second. It says number for a float, since JSON has
-    neither infinity nor NaN; the three strings for them are read nevertheless. The decoder alone refuses a whole number
-    beyond 2**53 that is written like ``1e300`` where an integer is to be, and one too large for a float. ``format`` is a
-    note, as the standard has it: ``date-time`` and ``time`` are also read without a zone; ``pattern`` says it exactly.
+    neither infinity nor NaN; the three strings for them are read nevertheless. The decoder alone refuses a whole
+    number beyond 2**53 that is written like ``1e300`` where an integer is to be, and one too large for a float.
+    ``format`` is a note, as the standard has it: ``date-time`` and ``time`` are read without a zone, too; ``pattern``
+    says it exactly.
 
 Layout
     `kind` says what a type must be able to do; `basics`, `moments`, `choices`, `series`, `mapping`, `union` and

@@ -8,6 +8,7 @@ Which server it talks to stays the same as long as the pump runs.
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import logging
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
@@ -133,7 +134,7 @@ class Bridge:
         if kind == "kv" and said.watch:
             return KVWatched(said, engine.gateway, engine.dead_letters, self._is_own)
         if kind == "kv":
-            return KVPut(said, engine.dispatcher.lending)
+            return KVPut(said, engine.dispatcher.lending, self._origin)
         if kind == "agents":
             return SubjectFollowed(
                 events_subject(said.subscribe),
@@ -159,8 +160,13 @@ class Bridge:
             return SubjectDurable(said, engine.gateway, engine.dead_letters)
         raise ConfigurationError(f"mesh.{kind}: not supported in this version")
 
+    def _origin(self) -> str:
+        """What every node of the organism puts with its values. A name may hold what a header may not."""
+        digest = hashlib.sha256(self._pump.config.name.encode("utf-8", "surrogatepass")).hexdigest()
+        return f"organism:{digest[:32]}"
+
     def _is_own(self, change: KVEntry[bytes]) -> bool:
-        return False
+        return change.origin == self._origin()
 
     def _listener(self, name: str) -> Listener | None:
         return self._pump.engine.table.listeners.get(name)
@@ -173,6 +179,9 @@ class Bridge:
             return  # `open` starts them
         gone = [part for entry, part in before if part not in [kept for _, kept in parts]]
         new = [part for _, part in parts if part not in [known for _, known in before]]
+        for part in new:
+            if isinstance(part, _OUTWARD):
+                part.open(self._mesh)  # its listener may be called as soon as this returns
         task = asyncio.get_running_loop().create_task(self._change(gone, new))
         self._changing.add(task)
         task.add_done_callback(self._changing.discard)
@@ -245,6 +254,7 @@ class Bridge:
 
 
 _FAREWELL = 30.0
+_OUTWARD = (KVPut, MeshPeer, SubjectPublished)
 
 
 @dataclass(frozen=True, slots=True)

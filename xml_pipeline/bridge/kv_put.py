@@ -28,12 +28,16 @@ class KVPut:
     Args:
         entry: what the configuration says, with its class.
         lending: what to enter while the server is waited for.
+        origin: gives the name that is put with each value, by which the organism knows its own.
     """
 
-    def __init__(self, entry: KVConfig, lending: Callable[[], AbstractContextManager[None]]) -> None:
+    def __init__(
+        self, entry: KVConfig, lending: Callable[[], AbstractContextManager[None]], origin: Callable[[], str]
+    ) -> None:
         assert isinstance(entry.payload_class, type) and entry.listener is not None
         self.entry = entry
         self._lending = lending
+        self._origin = origin
         self._mesh: AgentMesh | None = None
         self._template = Template(entry.put)
         listener = make_listener(
@@ -48,6 +52,10 @@ class KVPut:
 
     async def start(self, mesh: AgentMesh) -> None:
         """From now on it can be called."""
+        self.open(mesh)
+
+    def open(self, mesh: AgentMesh) -> None:
+        """`start`, for whoever cannot wait."""
         self._mesh = mesh
 
     async def refresh(self) -> None:
@@ -64,6 +72,6 @@ class KVPut:
         try:
             with self._lending():
                 await until_connected(mesh, metadata.deadline)
-                await mesh.kv.put(key, value)
+                await mesh.kv.put(key, value, origin=self._origin())
         except MeshError as error:
             raise to_pump(error, key) from error

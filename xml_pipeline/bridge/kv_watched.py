@@ -72,12 +72,12 @@ class KVWatched:
         self._form = JsonForm([codec_of(entry.payload_class)])
         self._readers: set[asyncio.Task[None]] = set()
         self._working: set[asyncio.Task[None]] = set()
-        self._stopping = False
+        self._stopping = asyncio.Event()
         self._keys: OrderedDict[str, _Key] = OrderedDict()
 
     async def start(self, mesh: AgentMesh) -> None:
         """Begin to follow."""
-        self._stopping = False
+        self._stopping.clear()
         for _ in range(AT_A_TIME if self.entry.resume else 1):
             self._readers.add(asyncio.create_task(self._read(mesh)))
 
@@ -86,22 +86,23 @@ class KVWatched:
 
     async def stop(self, timeout: float) -> None:
         """Ask for nothing more, finish what is under way, and hand the rest back."""
-        self._stopping = True
-        for reader in self._readers - self._working:
-            reader.cancel()
-        if self._working:
-            await asyncio.wait(self._working, timeout=timeout)
-        left = [*self._readers, *self._working]
-        for task in left:
+        self._stopping.set()
+        deadline = asyncio.get_running_loop().time() + timeout
+        for tasks in (self._readers, self._working):  # those that read begin the others
+            left = max(0.0, deadline - asyncio.get_running_loop().time())
+            if tasks:
+                await asyncio.wait(set(tasks), timeout=left)
+        given_up = [*self._readers, *self._working]
+        for task in given_up:
             task.cancel()
-        await asyncio.gather(*left, return_exceptions=True)
+        await asyncio.gather(*given_up, return_exceptions=True)
         self._readers.clear()
 
     # -- following
 
     async def _read(self, mesh: AgentMesh) -> None:
         """Follow for ever; what ends a watch is logged, and it begins again."""
-        while not self._stopping:
+        while not self._stopping.is_set():
             try:
                 await self._follow(mesh)
                 return
@@ -111,25 +112,13 @@ class KVWatched:
 
     async def _follow(self, mesh: AgentMesh) -> None:
         changes: AsyncGenerator[KVEntry[bytes], None]
-        changes = mesh.kv.watch_entries(self._template.pattern, resume=self.entry.resume)
+        changes = mesh.kv.watch_entries(self._template.pattern, resume=self.entry.resume, until=self._stopping)
         async with aclosing(changes):
             async for change in changes:
                 if self.entry.resume:
-                    await self._handle_in_turn(change)
+                    await self._handle(change)  # before the next one is asked for, which says that this one was
                 else:
                     await self._begin(change)
-                if self._stopping:
-                    return
-
-    async def _handle_in_turn(self, change: KVEntry[bytes]) -> None:
-        """Handle it before the next one is asked for, which says that this one was handled."""
-        reader = asyncio.current_task()
-        assert reader is not None
-        self._working.add(reader)
-        try:
-            await self._handle(change)
-        finally:
-            self._working.discard(reader)
 
     async def _begin(self, change: KVEntry[bytes]) -> None:
         while len(self._working) >= AT_A_TIME:
@@ -140,7 +129,7 @@ class KVWatched:
 
     def _done(self, task: asyncio.Task[None]) -> None:
         self._working.discard(task)
-        if not task.cancelled() and task.exception() is not None and not self._stopping:
+        if not task.cancelled() and task.exception() is not None and not self._stopping.is_set():
             logger.error("mesh.kv: a change of %s", self.entry.watch, exc_info=task.exception())
 
     # -- one change

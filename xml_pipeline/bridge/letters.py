@@ -90,7 +90,7 @@ class Letter(NamedTuple):
         sender: ``from``.
         to: empty for none.
         thread: of the call.
-        payloads: at least one.
+        payloads: none, one or several.
         number: of a chunk, or of how many the end is; -1 for neither.
         is_end: it is the end of a stream.
     """
@@ -115,8 +115,6 @@ class Letter(NamedTuple):
         if not is_thread(thread):
             raise ValidationError("its thread is no version-4 UUID", step="mesh")
         payloads = payload_elements(root)
-        if not payloads:
-            raise ValidationError("the envelope holds no payload", step="mesh")
         number, is_end = -1, False
         for extension in extensions(root):
             if extension.tag in (_ANSWER, _END):

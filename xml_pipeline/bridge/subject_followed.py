@@ -79,11 +79,11 @@ class SubjectFollowed:
         """Messages that were given up because too many waited."""
 
     async def start(self, mesh: AgentMesh) -> None:
-        """Begin to follow."""
+        """Begin to follow; when this returns, the server knows of it."""
         self._mesh = mesh
-        self._subscription = await mesh.parts.link.subscribe(
-            self._template.pattern, self._arrived, self._queue, self._denied
-        )
+        link = mesh.parts.link
+        self._subscription = await link.subscribe(self._template.pattern, self._arrived, self._queue, self._denied)
+        await link.flush()
 
     async def refresh(self) -> None:
         """Nothing of it depends on the listeners but where messages go, which is looked up for each."""

@@ -51,6 +51,10 @@ class SubjectPublished:
 
     async def start(self, mesh: AgentMesh) -> None:
         """From now on it can be called."""
+        self.open(mesh)
+
+    def open(self, mesh: AgentMesh) -> None:
+        """`start`, for whoever cannot wait."""
         self._mesh = mesh
 
     async def refresh(self) -> None:

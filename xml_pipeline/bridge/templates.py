@@ -22,7 +22,7 @@ class Template:
     """A key or subject with holes.
 
     Args:
-        text: segments joined by dots; inwards ``*`` and ``>`` are wildcards.
+        text: segments joined by dots, with no hole of the same field twice; inwards ``*`` and ``>`` are wildcards.
     """
 
     def __init__(self, text: str) -> None:
@@ -32,7 +32,7 @@ class Template:
         for hole in _HOLE.finditer(text):
             parts += [_pattern(text[last : hole.start()]), rf"(?P<{hole[1]}>[^.]+)"]
             last = hole.end()
-        self._match = re.compile("".join([*parts, _pattern(text[last:])])) if _are_once(self.fields) else None
+        self._match = re.compile("".join([*parts, _pattern(text[last:])]))
 
     @property
     def pattern(self) -> str:
@@ -58,12 +58,8 @@ class Template:
 
     def values(self, key: str) -> dict[str, str] | None:
         """What stands in the holes of a key; ``None`` if it does not fit."""
-        found = self._match.fullmatch(key) if self._match is not None else None
+        found = self._match.fullmatch(key)
         return None if found is None else found.groupdict()
-
-
-def _are_once(fields: list[str]) -> bool:
-    return len(set(fields)) == len(fields)
 
 
 def _pattern(text: str) -> str:

@@ -7,10 +7,11 @@ room only checks what is said; what is done with it is in `xml_pipeline.bridge`.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Annotated, Any, Final, Literal
 
 from pydantic import AfterValidator, ConfigDict, Field, PlainValidator, model_validator
+from pydantic.config import JsonDict
 
 from xml_pipeline.config.base import ConfigModel
 from xml_pipeline.config.fields import (
@@ -35,6 +36,7 @@ __all__ = [
     "SubjectConfig",
     "TrustConfig",
     "agent_name_fault",
+    "fields_in",
     "pattern_matches",
     "with_classes",
 ]
@@ -76,12 +78,24 @@ def pattern_matches(pattern: str, name: str) -> bool:
 
 def _checked(**rules: bool) -> AfterValidator:
     def check(value: str) -> str:
-        fault = agent_name_fault(value, **rules) if value else None
+        fault = (agent_name_fault(value, **rules) or _twice(value)) if value else None
         if fault is not None:
             raise ValueError(fault)
         return str(value)
 
     return AfterValidator(check)
+
+
+def fields_in(template: str) -> list[str]:
+    """The fields of the payload that a template names, in order."""
+    return _FIELD.findall(template)
+
+
+def _twice(name: str) -> str | None:
+    """A field that is there twice could be given two values."""
+    fields = fields_in(name)
+    twice = [field for index, field in enumerate(fields) if field in fields[:index]]
+    return f"{quoted(name)} has the field {quoted(twice[0])} twice" if twice else None
 
 
 def _class(value: Any) -> type | str | None:
@@ -119,6 +133,19 @@ def _organism(value: str) -> str:
     return str(value)
 
 
+def _needs(*alternatives: list[str]) -> JsonDict:
+    """What editors are told of the keys that belong together."""
+    return {"anyOf": [{"required": [*keys]} for keys in alternatives]}
+
+
+def _optional_name(value: str) -> str:
+    fault = name_fault(value) if value else None
+    if fault is not None:
+        raise ValueError(fault)
+    return str(value)
+
+
+OptionalName = Annotated[str, AfterValidator(_optional_name)]
 AgentName = Annotated[str, _checked()]
 Pattern = Annotated[str, _checked(wildcards=True)]
 KeyPattern = Annotated[str, _checked(wildcards=True, fields=True)]
@@ -156,10 +183,13 @@ class ExposeConfig(ConfigModel):
 class MeshAgentConfig(ConfigModel):
     """One entry of ``mesh.agents``: agents of the mesh as peers of listeners, or a publisher as a source."""
 
-    model_config = ConfigDict(populate_by_name=True)
+    model_config = ConfigDict(
+        populate_by_name=True,
+        json_schema_extra=_needs(["name"], ["pattern"], ["subscribe", "to", "payload_class"]),
+    )
 
     name: AgentName = Field(default="", description="An agent on the mesh.")
-    local_name: Name | Literal[""] = Field(
+    local_name: OptionalName = Field(
         default="", alias="as", description="What listeners call it; its own name if absent."
     )
     pattern: Pattern = Field(
@@ -185,19 +215,16 @@ class MeshAgentConfig(ConfigModel):
         problems = []
         if self.subscribe and (self.to is None or self.payload_class is None):
             problems.append(Problem("'subscribe' needs 'to' and 'payload_class'"))
-        if self.to is not None and not self.subscribe:
-            problems.append(Problem("is only for 'subscribe'", ("to",)))
+        if not self.subscribe:
+            problems += _misplaced(self, ("to",), "is only for 'subscribe'")
+        else:
+            problems += _misplaced(
+                self, ("local_name", "output_class", "description", "timeout", "idempotent"), "is not for 'subscribe'"
+            )
         if self.pattern:
-            problems += [
-                Problem("is not for a 'pattern'", (key,))
-                for key, value in (
-                    ("as", self.local_name),
-                    ("payload_class", self.payload_class),
-                    ("output_class", self.output_class),
-                    ("description", self.description),
-                )
-                if value
-            ]
+            problems += _misplaced(
+                self, ("local_name", "payload_class", "output_class", "description"), "is not for a 'pattern'"
+            )
         if problems:
             raise InvalidConfiguration(problems)
         return self
@@ -211,6 +238,10 @@ class MeshAgentConfig(ConfigModel):
 class KVConfig(ConfigModel):
     """One entry of ``mesh.kv``: keys whose changes become messages, or messages that become a key's value."""
 
+    model_config = ConfigDict(
+        json_schema_extra=_needs(["watch", "to", "payload_class"], ["put", "listener", "payload_class"])
+    )
+
     watch: KeyPattern = Field(
         default="",
         description="Keys whose values become messages; '*' and '>' are wildcards, '{field}' fills a field of the "
@@ -222,7 +253,10 @@ class KVConfig(ConfigModel):
         description="With 'watch': the name under which the server remembers what was handled; nodes that share it "
         "share the work. Without it, every node gets the present values at its start, and every change.",
     )
-    echo: Flag = Field(default=False, description="With 'watch': also what this organism has put itself.")
+    echo: Flag = Field(
+        default=False,
+        description="With 'watch': also what this organism has put itself, on whichever node, by an entry with 'put'.",
+    )
     put: Template = Field(default="", description="A key, with '{field}' for fields of the payload.")
     listener: Name | None = Field(default=None, description="With 'put': what listeners call it.")
     payload_class: ClassOrPath = Field(default=None, description="Import path of the values' class.")
@@ -230,12 +264,16 @@ class KVConfig(ConfigModel):
 
     @model_validator(mode="after")
     def _one_of_two(self) -> KVConfig:
-        _one_direction(self, "watch", "to", "put", "listener")
+        _one_direction(self, ("watch", "to", "resume", "echo"), ("put", "listener", "description"))
         return self
 
 
 class SubjectConfig(ConfigModel):
     """One entry of ``mesh.subjects``: a subject whose messages become messages here, or the other way round."""
+
+    model_config = ConfigDict(
+        json_schema_extra=_needs(["subscribe", "to", "payload_class"], ["publish", "listener", "payload_class"])
+    )
 
     subscribe: KeyPattern = Field(
         default="", description="A subject; '*' and '>' are wildcards, '{field}' fills a field of the payload."
@@ -254,7 +292,7 @@ class SubjectConfig(ConfigModel):
     ack_wait: Seconds = Field(
         default=30.0, description="With 'durable': seconds after which the server takes a silent node for dead."
     )
-    dead_letters: Template = Field(
+    dead_letters: AgentName = Field(
         default="", description="With 'durable': where what was given up goes; mesh.dead.<durable> if absent."
     )
     publish: Template = Field(default="", description="A subject, with '{field}' for fields of the payload.")
@@ -264,9 +302,14 @@ class SubjectConfig(ConfigModel):
 
     @model_validator(mode="after")
     def _one_of_two(self) -> SubjectConfig:
-        _one_direction(self, "subscribe", "to", "publish", "listener")
+        durably = ("stream", "max_deliver", "ack_wait", "dead_letters")
+        inward = ("subscribe", "to", "queue", "durable", *durably, "max_in_flight")
+        _one_direction(self, inward, ("publish", "listener", "description"))
         if self.queue and self.durable:
             raise ValueError("has both 'queue' and 'durable'; nodes that share a 'durable' share the work anyway")
+        problems = [] if self.durable or self.publish else _misplaced(self, durably, "is only for 'durable'")
+        if problems:
+            raise InvalidConfiguration(problems)
         return self
 
 
@@ -347,17 +390,31 @@ def with_classes(mesh: MeshConfig, classes: Mapping[KeyPath, type]) -> MeshConfi
     return mesh.model_copy(update=lists)
 
 
-def _one_direction(entry: KVConfig | SubjectConfig, inward: str, to: str, outward: str, listener: str) -> None:
-    comes, goes = getattr(entry, inward), getattr(entry, outward)
+def _one_direction(entry: KVConfig | SubjectConfig, inward: Sequence[str], outward: Sequence[str]) -> None:
+    """Refuse an entry that is not for one direction alone.
+
+    Args:
+        entry: it.
+        inward: the keys for what comes in: that says what, that says whom to, and more.
+        outward: the same for what goes out.
+    """
+    comes, goes = getattr(entry, inward[0]), getattr(entry, outward[0])
     if bool(comes) == bool(goes):
-        raise ValueError(f"needs either '{inward}' or '{outward}'")
-    needed, other = (to, listener) if comes else (listener, to)
+        raise ValueError(f"needs either '{inward[0]}' or '{outward[0]}'")
+    own, other = (inward, outward) if comes else (outward, inward)
     problems = []
-    if getattr(entry, needed) is None:
-        problems.append(Problem(f"'{inward if comes else outward}' needs '{needed}'"))
-    if getattr(entry, other) is not None:
-        problems.append(Problem(f"is only for '{outward if comes else inward}'", (other,)))
+    if getattr(entry, own[1]) is None:
+        problems.append(Problem(f"'{own[0]}' needs '{own[1]}'"))
+    problems += _misplaced(entry, other[1:], f"is only for '{other[0]}'")
     if entry.payload_class is None:
         problems.append(Problem("is missing", ("payload_class",)))
     if problems:
         raise InvalidConfiguration(problems)
+
+
+def _misplaced(entry: ConfigModel, keys: Iterable[str], fault: str) -> list[Problem]:
+    """Keys that say something which would not be heeded."""
+    fields = type(entry).model_fields
+    return [
+        Problem(fault, (fields[key].alias or key,)) for key in keys if getattr(entry, key) != fields[key].get_default()
+    ]

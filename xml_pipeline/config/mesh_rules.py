@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, is_dataclass
 from typing import Any, Final
 
 from xml_pipeline.config.crosscheck import ListenerFacts
-from xml_pipeline.config.mesh import MeshConfig, agent_name_fault, pattern_matches
+from xml_pipeline.config.mesh import MeshConfig, agent_name_fault, fields_in, pattern_matches
 from xml_pipeline.config.names import reserved_fault
 from xml_pipeline.config.problems import Hints, KeyPath, Problem, quoted
 
-__all__ = ["MeshNames", "check_mesh"]
+__all__ = ["MeshNames", "check_mesh", "mesh_warnings"]
 
 _LISTS: Final = ("agents", "kv", "subjects")
+_TEMPLATES: Final = {"kv": ("watch", "put"), "subjects": ("subscribe", "publish")}
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,12 +68,36 @@ def check_mesh(
         complete: no more listeners will come, so that a name that none of these has is wrong.
     """
     by_name = {each.name: each for each in listeners if each.name is not None}
-    problems = _own_names(mesh, by_name) + _exposed(mesh, organism) + _cursors(mesh) + _trusted(mesh)
+    problems = _own_names(mesh, by_name) + _exposed(mesh, organism) + _cursors(mesh) + _trusted(mesh) + _fields(mesh)
     if complete:
         groups = {each.group for each in listeners if each.group}
         problems += _targets(mesh, by_name, groups, hints)
         problems += _tables(mesh, set(tables), hints)
     return problems + _classes(mesh, by_name)
+
+
+def mesh_warnings(mesh: MeshConfig) -> list[Problem]:
+    """What may be meant as it is, with paths that begin at the section."""
+    puts = [(index, entry.put) for index, entry in enumerate(mesh.kv) if entry.put]
+    return [
+        Problem(f"what kv[{other}] puts may fit, and does not come back to this organism without 'echo: true'", path)
+        for index, entry in enumerate(mesh.kv)
+        if entry.watch and "echo" not in entry.model_fields_set
+        for other, put in puts
+        if _may_fit(put, entry.watch)
+        for path in [("kv", index, "watch")]
+    ]
+
+
+def _may_fit(put: str, watch: str) -> bool:
+    """Whether there is a key that is made by the one template and watched by the other."""
+    made, wanted = put.split("."), watch.split(".")
+    for index, segment in enumerate(wanted):
+        if segment == ">":
+            return len(made) > index
+        if index >= len(made) or not ("{" in segment + made[index] or segment in ("*", made[index])):
+            return False
+    return len(made) == len(wanted)
 
 
 def _raw_entries(raw: Any) -> Iterator[Mapping[str, Any]]:
@@ -141,11 +166,17 @@ def _twice(kind: str, key: str, names: Sequence[str]) -> list[Problem]:
 def _targets(mesh: MeshConfig, listeners: Mapping[str, ListenerFacts], groups: set[str], hints: Hints) -> list[Problem]:
     known = {*listeners, *groups, *(name for _, name in mesh.listener_names())}
     candidates = sorted(known)
-    return [
-        Problem(f"no listener is called {quoted(name)}{hints.did_you_mean(name, candidates, 'listener')}", path)
-        for path, name in mesh.targets()
-        if name not in (listeners if path[0] == "expose" else known)
-    ]
+    problems = []
+    for path, name in mesh.targets():
+        if path[0] == "expose" and name in groups:
+            problems.append(Problem(f"{quoted(name)} is a broadcast group; list its members", path))
+        elif path[0] == "expose" and name not in listeners:
+            hint = hints.did_you_mean(name, sorted(listeners), "listener")
+            problems.append(Problem(f"no listener is called {quoted(name)}{hint}", path))
+        elif name not in known and name not in listeners:
+            hint = hints.did_you_mean(name, candidates, "listener")
+            problems.append(Problem(f"no listener is called {quoted(name)}{hint}", path))
+    return problems
 
 
 def _tables(mesh: MeshConfig, tables: set[str], hints: Hints) -> list[Problem]:
@@ -176,6 +207,24 @@ def _classes(mesh: MeshConfig, listeners: Mapping[str, ListenerFacts]) -> list[P
                     )
                 )
     return problems
+
+
+def _fields(mesh: MeshConfig) -> list[Problem]:
+    """What a template names must be a field of the class, once that is imported."""
+    return [
+        Problem(f"{entry.payload_class.__name__} has no field {quoted(name)}", (kind, index, key))
+        for kind, keys in _TEMPLATES.items()
+        for index, entry in enumerate(getattr(mesh, kind))
+        for key in keys
+        for name in fields_in(getattr(entry, key))
+        if isinstance(entry.payload_class, type) and name not in _field_names(entry.payload_class)
+    ]
+
+
+def _field_names(cls: type) -> set[str]:
+    if is_dataclass(cls):
+        return {each.name for each in fields(cls)}
+    return set(getattr(cls, "model_fields", ()))
 
 
 def _accepts(classes: Sequence[object], cls: type | str) -> bool:

@@ -22,7 +22,7 @@ from xml_pipeline.config.interpolation import reread
 from xml_pipeline.config.limits import LimitFields
 from xml_pipeline.config.llm import LLMConfig, LLMFields, name_problems
 from xml_pipeline.config.mesh import MeshConfig, with_classes
-from xml_pipeline.config.mesh_rules import MeshNames, check_mesh
+from xml_pipeline.config.mesh_rules import MeshNames, check_mesh, mesh_warnings
 from xml_pipeline.config.model import ListenerConfig, OrganismConfig
 from xml_pipeline.config.names import BUILTIN_NAMES
 from xml_pipeline.config.peer_tables import PeerTableConfig, check_peer_tables
@@ -124,6 +124,7 @@ def _check_mesh(
     facts = [listener_facts(entry) for entry in entries]
     problems = check_mesh(mesh, name if isinstance(name, str) else "", facts, tables, hints, complete=True)
     parsed.problems += [problem.under(("mesh",)) for problem in problems]
+    parsed.warnings += [warning.under(("mesh",)) for warning in mesh_warnings(mesh)]
 
 
 def _check(

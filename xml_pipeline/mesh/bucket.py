@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Any
 
+from xml_pipeline.mesh import headers as h
 from xml_pipeline.mesh.errors import KVConflict, KVInvalidKey, StorageError
 from xml_pipeline.mesh.jetstream import STREAM_NOT_FOUND, WRONG_LAST_SEQUENCE
 from xml_pipeline.mesh.kv_entry import KVEntry
@@ -26,7 +27,9 @@ __all__ = [
     "REGISTRY",
     "Bucket",
     "check_key",
+    "check_origin",
     "operation_of",
+    "origin_of",
 ]
 
 CATALOG = "mesh-catalog"
@@ -39,6 +42,7 @@ OBSERVABILITY = "mesh-observability"
 
 _KEY = re.compile(r"[-/_=A-Za-z0-9]+(\.[-/_=A-Za-z0-9]+)*")
 _LONGEST_KEY = 900
+_ORIGIN = re.compile(r"[!-~]{1,200}")
 _OPERATION = "KV-Operation"
 
 
@@ -54,6 +58,22 @@ def check_key(key: str) -> str:
             key=str(key)[:100],
         )
     return key
+
+
+def check_origin(origin: str) -> str:
+    """The origin, if it is one.
+
+    Raises:
+        ValueError: it is not: up to 200 visible characters of ASCII.
+    """
+    if not isinstance(origin, str) or not _ORIGIN.fullmatch(origin):
+        raise ValueError(f"an origin is 1 to 200 visible characters of ASCII, not {str(origin)[:100]!r}")
+    return origin
+
+
+def origin_of(headers: dict[str, str] | None) -> str:
+    """What whoever put a value said of himself, from the headers of its message; empty for nothing."""
+    return headers.get(h.ORIGIN, "") if headers else ""
 
 
 def operation_of(headers: dict[str, str] | None) -> str:
@@ -111,16 +131,18 @@ class Bucket:
         stored = await self.jetstream.last(self.stream, self.prefix + check_key(key))
         if stored is None:
             return None
-        return KVEntry(key, stored.body, stored.seq, operation_of(_headers(stored.headers)))
+        headers = _headers(stored.headers)
+        return KVEntry(key, stored.body, stored.seq, operation_of(headers), origin_of(headers))
 
     async def get(self, key: str) -> KVEntry[bytes] | None:
         """The key as it is; ``None`` if it has no value."""
         entry = await self.last(key)
         return None if entry is None or entry.is_deleted else entry
 
-    async def put(self, key: str, value: bytes) -> int:
-        """Give the key a value, whatever it had. Returns its revision."""
-        return await self._write(lambda: self.jetstream.publish(self.prefix + check_key(key), value))
+    async def put(self, key: str, value: bytes, origin: str = "") -> int:
+        """Give the key a value, whatever it had, and say who did it. Returns its revision."""
+        subject, headers = self.prefix + check_key(key), {h.ORIGIN: check_origin(origin)} if origin else None
+        return await self._write(lambda: self.jetstream.publish(subject, value, headers))
 
     async def put_if(self, key: str, value: bytes, revision: int) -> int:
         """Give the key a value if its last change has this revision; 0: if it never had one.

@@ -20,7 +20,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from xml_pipeline.mesh import headers as h
-from xml_pipeline.mesh.bucket import operation_of
+from xml_pipeline.mesh.bucket import operation_of, origin_of
 from xml_pipeline.mesh.delivered import Delivered
 from xml_pipeline.mesh.errors import ConnectionDenied, ConnectionLost, MeshError
 from xml_pipeline.mesh.kv_entry import KVEntry
@@ -241,7 +241,7 @@ class BucketWatch:
         self._expected += 1
         self._revision = numbers.revision
         key = message.subject[len(self._bucket.prefix) :]
-        self._on_entry(KVEntry(key, message.data, numbers.revision, operation_of(headers)))
+        self._on_entry(KVEntry(key, message.data, numbers.revision, operation_of(headers), origin_of(headers)))
         if numbers.pending == 0:
             self._complete.set()
 

@@ -61,9 +61,6 @@ OnLoss = Callable[[MeshError], None]
 OnDenied = Callable[[str, ConnectionDenied], None]
 
 _OUT_OF_REACH = 1 << 30
-# Only a message that comes near the limit, or has unusual headers, has to be measured.
-_USUAL_HEADERS = 65_536
-_MANY_HEADERS = 16
 _HEADER_LINE = 12  # its first and its last
 _AT_ONCE = 32_768  # bytes that are written without waiting for more
 _NEVER = 86_400 * 365
@@ -169,6 +166,12 @@ class _Client(Client):
         self._pongs.append(answer)
         self.push(PING_PROTO)
         return answer
+
+    def expect_no_answers(self) -> None:
+        """Let go whoever waits for an answer: none will come."""
+        for answer in self._pongs:
+            if not answer.done():
+                answer.set_result(False)
 
     async def _process_pong(self) -> None:
         """That of the base class ends all reading when whoever asked has given up meanwhile."""
@@ -311,9 +314,9 @@ class Connection:
         """
         if not self.is_alive:
             raise ConnectionLost
-        if len(body) + _USUAL_HEADERS > self.max_payload or len(headers or ()) > _MANY_HEADERS:
+        command = publish_command(subject, body, reply, headers) if len(body) <= self.max_payload else None
+        if command is None or len(command) > self.max_payload:  # else what is in it is smaller, too
             self._check_size(body, headers or {})
-        command = publish_command(subject, body, reply, headers)
         if command is not None:
             self._client.push(command)
             return
@@ -388,6 +391,7 @@ class Connection:
     async def close(self) -> None:
         """Send what is waiting, and close. It takes a second at most, and is safe twice."""
         self._on_loss = None
+        self._client.expect_no_answers()
         await self._abandon()
 
     # -- how it ends
@@ -422,6 +426,7 @@ class Connection:
 
     def _lost(self, error: Exception) -> None:
         on_loss, self._on_loss = self._on_loss, None
+        self._client.expect_no_answers()
         if on_loss is None or self._pinger is None:
             return
         _log.debug("the connection is lost: %s", error)

@@ -220,7 +220,7 @@ class Gate:
             if self._wanted is self._is_open:
                 continue
             if not self._wanted:
-                await self._close()
+                self._close()
                 continue
             try:
                 await self._open()
@@ -239,13 +239,13 @@ class Gate:
         await self._host.activate(self._agent)
         self._is_open = True
 
-    async def _close(self) -> None:
-        """Begin to close; it may take as long as the requests do, and is not waited for."""
+    def _close(self) -> None:
+        """Begin to close; it may take as long as the requests do, and is not waited for. Its first step, after which
+        whoever activates the agent begins anew, is done before the next change can come."""
         self._is_open = False
         task = asyncio.create_task(self._deactivate())
         self._closings.add(task)
         task.add_done_callback(self._closings.discard)
-        await asyncio.sleep(0)  # from now on, whoever activates it begins anew
 
     async def _deactivate(self) -> None:
         try:

@@ -19,6 +19,7 @@ __all__ = [
     "INSTANCE_ID",
     "NO_RESPONDERS",
     "OK",
+    "ORIGIN",
     "REPLY_TO",
     "REQUEST_ID",
     "SERVER_STATUS",
@@ -51,6 +52,7 @@ CREDIT: Final = "X-Mesh-Credit"  # chunks that the consumer takes before it give
 TRACEPARENT: Final = "traceparent"
 THREAD: Final = "X-Mesh-Thread"  # of the caller's organism: where its call comes from
 BUDGET: Final = "X-Mesh-Budget"  # tokens that the caller's conversation has left
+ORIGIN: Final = "X-Mesh-Origin"  # whose value of a key it is, for those who do not want their own back
 
 OK: Final = "ok"
 ERROR: Final = "error"

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from pydantic import BaseModel
 
-from xml_pipeline.mesh.bucket import Bucket, check_key, operation_of
+from xml_pipeline.mesh.bucket import Bucket, check_key, operation_of, origin_of
 from xml_pipeline.mesh.errors import (
     ConnectionLost,
     InvalidReply,
@@ -75,24 +75,27 @@ class KV:
 
     # -- one key
 
-    async def put(self, key: str, value: Value) -> int:
+    async def put(self, key: str, value: Value, *, origin: str = "") -> int:
         """Give the key a value, whatever it had.
 
         Args:
             key: see the class.
             value: text, bytes, or a model, which is stored as JSON.
+            origin: who puts it, in up to 200 visible characters of ASCII, so that he can tell his own in a watch
+                (`KVEntry.origin`); empty for nothing. Other clients do not see it.
 
         Returns:
             Its revision.
 
         Raises:
             TypeError: the value is something else.
+            ValueError: the origin is none.
             PayloadTooLarge: it is larger than the server allows in one message; see `AgentMesh.workspace`.
             ConnectionLost: there is no connection, or it was lost, and it is not known whether the value was stored.
         """
         data = bytes_of(value)
         await self._ready()
-        return await self._bucket.put(key, data)
+        return await self._bucket.put(key, data, origin)
 
     async def get(self, key: str) -> str:
         """The key's value as text.
@@ -240,7 +243,8 @@ class KV:
                 key, operation = message.subject[len(prefix) :], operation_of(message.headers)
                 found.pop(key, None)  # one that is changed meanwhile may come twice
                 if operation == "PUT":
-                    found[key] = KVEntry(key, message.data, numbers.revision)
+                    origin = origin_of(message.headers)
+                    found[key] = KVEntry(key, message.data, numbers.revision, operation, origin)
         return list(found.values())
 
     async def watch(self, key: str, *, resume: str = "") -> AsyncGenerator[str, None]:
@@ -266,7 +270,9 @@ class KV:
                     continue
                 yield value
 
-    async def watch_entries(self, pattern: str, *, resume: str = "") -> AsyncGenerator[KVEntry[bytes], None]:
+    async def watch_entries(
+        self, pattern: str, *, resume: str = "", until: asyncio.Event | None = None
+    ) -> AsyncGenerator[KVEntry[bytes], None]:
         """First the keys that there are, then every change, deletions too, across whatever happens to the connection.
 
         A loop that is slow may get only the last of several changes of a key, but always the last. When the bucket is
@@ -280,6 +286,7 @@ class KV:
                 loop, or to the next; so it may come again. When the server crashes, what it was told in its last
                 moments may be lost with it: then changes that were handled just before come again, though not to the
                 loop that handled them; none is left out. Without a name, every loop gets everything.
+            until: when it is set, the loop ends: after the change that it is at, which then counts as handled.
 
         Yields:
             The changes, as `KVEntry` with key, value, revision and operation.
@@ -295,9 +302,14 @@ class KV:
         else:
             feed = KVWatch(self._link, self._bucket, pattern)
         await self._ready()
-        async with aclosing(self._watches.follow(feed)) as entries:
-            async for entry in entries:
-                yield entry
+        ending = None if until is None else asyncio.create_task(_end_with(feed, until))
+        try:
+            async with aclosing(self._watches.follow(feed)) as entries:
+                async for entry in entries:
+                    yield entry
+        finally:
+            if ending is not None:
+                ending.cancel()
 
     # -- models
 
@@ -337,3 +349,8 @@ class KV:
             except InvalidReply as error:
                 _log.warning("%s", error)
         return found
+
+
+async def _end_with(feed: Feed[KVEntry[bytes]], until: asyncio.Event) -> None:
+    await until.wait()
+    feed.end()

@@ -30,7 +30,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from xml_pipeline.mesh import headers as h
-from xml_pipeline.mesh.bucket import operation_of
+from xml_pipeline.mesh.bucket import operation_of, origin_of
 from xml_pipeline.mesh.delivered import Delivered
 from xml_pipeline.mesh.errors import ConnectionDenied, ConnectionLost, MeshError, MeshTimeout, StorageError
 from xml_pipeline.mesh.kv_entry import KVEntry
@@ -313,7 +313,8 @@ class Cursor:
         if numbers is None or not message.subject.startswith(self._bucket.prefix):
             return  # somebody else wrote to our inbox
         key = message.subject[len(self._bucket.prefix) :]
-        entry = KVEntry(key, message.data, numbers.revision, operation_of(message.headers))
+        operation, origin = operation_of(message.headers), origin_of(message.headers)
+        entry = KVEntry(key, message.data, numbers.revision, operation, origin)
         self._waiting.append(_Held(entry, message.reply, self._created, self._link.losses))
         self._is_asking = False
         self._news.set()

@@ -19,12 +19,14 @@ class KVEntry(Generic[T]):
         value: its value; of a deleted one, the empty value.
         revision: a number that grows with every change in the bucket.
         operation: ``PUT``, ``DEL`` or ``PURGE``.
+        origin: what whoever put it said of himself (`KV.put`); empty for nothing. Anybody can say anything.
     """
 
     key: str
     value: T
     revision: int
     operation: str = "PUT"
+    origin: str = ""
 
     @property
     def is_deleted(self) -> bool:

@@ -41,9 +41,7 @@ class Listening:
         instance_id: this mesh object.
     """
 
-    def __init__(
-        self, link: Link, permits: Permits, directory: Directory, watches: Watches, instance_id: str
-    ) -> None:
+    def __init__(self, link: Link, permits: Permits, directory: Directory, watches: Watches, instance_id: str) -> None:
         self._link = link
         self._permits = permits
         self._directory = directory

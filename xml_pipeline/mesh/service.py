@@ -56,6 +56,7 @@ _log = logging.getLogger(__name__)
 
 _RESEND = 5.0  # seconds for which an answer outlives a lost connection, when its caller named no deadline
 _FAREWELL = 2.0
+_MOMENT = 0.002  # a request whose host dies within it is lost like one that the host has not read yet
 
 
 class Service:
@@ -175,17 +176,14 @@ class Service:
         job.task = asyncio.create_task(self._handle(job))
 
     def _accept_soon(self, job: Job) -> None:
-        """After the first step of the handler, and of all that begin together: one that is done by then need not say
-        that it has begun."""
+        """A moment after it has begun, with all that begin meanwhile: one that is done by then need not say that it has
+        begun, which would cost as much as its answer."""
         if not self._begun:
-            asyncio.get_running_loop().call_soon(self._after_first_steps)
+            asyncio.get_running_loop().call_later(_MOMENT, self._accept_all)
         self._begun.append(job)
 
-    def _after_first_steps(self) -> None:
+    def _accept_all(self) -> None:
         begun, self._begun = self._begun, []
-        asyncio.get_running_loop().call_soon(self._accept_all, begun)
-
-    def _accept_all(self, begun: list[Job]) -> None:
         for job in begun:
             self._accept(job)
 

@@ -254,8 +254,7 @@ def _unwrapped(hint: Any) -> tuple[Envelope, Any]:
     origin = typing.get_origin(hint)
     for kind, envelope in ((KVEntry, Envelope.KV_ENTRY), (MeshMessage, Envelope.MESH_MESSAGE)):
         if hint is kind or origin is kind:
-            content = next(iter(typing.get_args(hint)), bytes)
-            return envelope, bytes if isinstance(content, typing.TypeVar) else content
+            return envelope, next(iter(typing.get_args(hint)), bytes)
     return Envelope.VALUE, hint
 
 

@@ -14,6 +14,7 @@ none                    called without arguments     the same, also for a deleti
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from xml_pipeline.mesh.kv_entry import KVEntry
@@ -45,7 +46,7 @@ class SourceInput:
         """
         handler = self._handler
         if handler.envelope is Envelope.KV_ENTRY:
-            return (KVEntry(entry.key, self._content(entry.value, entry.is_deleted), entry.revision, entry.operation),)
+            return (replace(entry, value=self._content(entry.value, entry.is_deleted)),)
         if handler.input is None:
             return ()
         return None if entry.is_deleted else self._arguments(entry.value)

@@ -134,12 +134,19 @@ class Exchange:
     def _no_answer(self) -> NoAnswer:
         return NoAnswer(f"the conversation with {self.target!r} completed and nobody answered")
 
+    async def only(self) -> Any:
+        """`first`, for somebody who is the only one that will ever ask: it costs less."""
+        return await self._first(_as_it_is)
+
     async def first(self) -> Any:
         """The first answer.
 
         Raises:
             PipelineError: the conversation failed, or ended without an answer.
         """
+        return await self._first(asyncio.shield)
+
+    async def _first(self, guard: Callable[[asyncio.Future[Any]], asyncio.Future[Any]]) -> Any:
         if self._settled:
             if self._error is not None:
                 raise self._error
@@ -150,7 +157,7 @@ class Exchange:
             self._future = asyncio.get_running_loop().create_future()
             # An error that comes after the last waiter left is kept here, not reported as never retrieved.
             self._future.add_done_callback(_retrieve)
-        return await asyncio.shield(self._future)
+        return await guard(self._future)
 
     def open_stream(self) -> None:
         """From now on keep every answer, for `stream`."""
@@ -181,6 +188,10 @@ class Exchange:
             if error is not None:
                 raise error
             yield payload
+
+
+def _as_it_is(future: asyncio.Future[Any]) -> asyncio.Future[Any]:
+    return future
 
 
 def _retrieve(future: asyncio.Future[Any]) -> None:

@@ -84,10 +84,20 @@ class Gateway:
             NoAnswer: nobody answered.
             DeadlineExceeded: no answer in time.
         """
+        if timeout is None:
+            return await self._first(await self._admit(arrival))
         async with Patience(timeout, f"no answer from {arrival.target!r} in {timeout} s") as patience:
             admitted = await self._admit(arrival)
             patience.on_failure = lambda error: self._cancel(admitted.conversation.id, error)
             return await admitted.exchange.first()
+
+    async def _first(self, admitted: Admitted) -> Any:
+        try:
+            return await admitted.exchange.only()
+        except asyncio.CancelledError:
+            error = ConversationCancelled("whoever asked was cancelled", step="request")
+            self._cancel(admitted.conversation.id, error)
+            raise
 
     async def stream(self, arrival: Arrival, timeout: float | None = None) -> AsyncGenerator[Any, None]:
         """Send it, and yield every answer's payload until the conversation is complete. Leaving early cancels it.

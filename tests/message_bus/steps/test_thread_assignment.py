@@ -39,7 +39,7 @@ def test_a_missing_id_is_made():
         CANONICAL.replace("-4c60-", "-1c60-"),
         CANONICAL.replace("-8f0a-", "-cf0a-"),
         CANONICAL.replace("3", "\u0663"),
-        str(uuid.uuid1()),
+        "e3ae1440-e5cc-11f1-8ee1-02fc00000001",
         "00000000-0000-0000-0000-000000000000",
         "system.pump.x" * 1000,
     ],
