@@ -418,7 +418,7 @@ def default_text(value: object) -> str:
 
 
 SCHEMA = organism_json_schema()
-SECTIONS = ("organism", "listeners", "llm", "peer_tables", "backend")
+SECTIONS = ("organism", "listeners", "llm", "peer_tables", "backend", "mesh")
 
 
 @pytest.mark.parametrize(
@@ -435,6 +435,12 @@ SECTIONS = ("organism", "listeners", "llm", "peer_tables", "backend")
         ("peer_tables", SCHEMA["$defs"]["PeerTableSection"]["properties"], {"name"}),
         ("peer_tables entries", SCHEMA["$defs"]["PeerEntrySection"]["properties"], {"listener", "peers"}),
         ("backend", SCHEMA["$defs"]["BackendSection"]["properties"], set()),
+        ("mesh", SCHEMA["$defs"]["MeshConfig"]["properties"], set()),
+        ("mesh expose", SCHEMA["$defs"]["ExposeConfig"]["properties"], {"listener"}),
+        ("mesh agents", SCHEMA["$defs"]["MeshAgentConfig"]["properties"], set()),
+        ("mesh kv", SCHEMA["$defs"]["KVConfig"]["properties"], set()),
+        ("mesh subjects", SCHEMA["$defs"]["SubjectConfig"]["properties"], set()),
+        ("mesh trust", SCHEMA["$defs"]["TrustConfig"]["properties"], {"key", "organism"}),
         (
             "Limits",
             {k: v for k, v in SCHEMA["properties"].items() if k not in SECTIONS},

@@ -11,12 +11,12 @@ import pytest
 from tests.bridge.kit import Ask, Told, echo, organism
 from tests.mesh.kit import echo_on, spin, until_names
 from xml_pipeline import HandlerMetadata, HandlerResponse, StreamPump
-from xml_pipeline.bridge import Bridge
+from xml_pipeline.bridge import Bridge, bridge
 from xml_pipeline.bridge.event_feed import EventFeed
 from xml_pipeline.config import OrganismConfig
 from xml_pipeline.config.mesh import MeshConfig
 from xml_pipeline.errors import ConfigurationError, PumpStopped
-from xml_pipeline.mesh import AgentMesh, NotFound
+from xml_pipeline.mesh import AgentMesh, EmbeddedServer, NotFound
 
 MODULE = """
 from dataclasses import dataclass
@@ -397,3 +397,89 @@ async def test_events_can_be_switched_on_and_off(file, mesh, peer):
         await pump.wait_idle()
         await peer.flush()
         assert subscription.pending_msgs == before
+
+
+EVERYTHING = f"""
+events: true
+expose: [{{listener: echo}}]
+agents: [{{pattern: tools.*}}]
+kv: [{{watch: 'doc.{{message}}', to: take, resume: r, {CLASS}}}]
+subjects:
+- {{subscribe: 'plain.{{message}}', to: take, {CLASS}}}
+- {{subscribe: 'kept.{{message}}', to: take, durable: d, {CLASS}}}
+"""
+
+
+async def test_a_reload_while_the_connection_is_away_takes_effect_when_it_is_back(file, tmp_path, monkeypatch):
+    monkeypatch.setattr(bridge, "_PAUSE", 0.01)
+    server = EmbeddedServer(tmp_path / "nats")
+    async with server:
+        file.url = server.url
+        pump = await StreamPump.from_yaml(file.write("kv: []\n", BOTH))
+        await pump.start()
+        running = asyncio.create_task(pump.run())
+    own = pump.attachments[0].mesh
+    await spin(lambda: not own.is_connected)
+    file.write(EVERYTHING, BOTH)
+    assert pump.reload_config().success
+    async with EmbeddedServer(tmp_path / "nats", port=server.port), AgentMesh(server.url) as mesh:
+        echo_on(mesh, "tools.echo")
+        await spin(lambda: "tools.echo" in pump.listeners)
+        await until_names(mesh, "org.echo", "tools.echo")
+        await spin(lambda: not pump.attachments[0]._changing)
+        assert await mesh.call("org.echo", {"message": "hi"}) == {"reply": "hi"}
+        await mesh.kv.put("doc.a", "{}")
+        await mesh.publish("plain.b", b"{}")
+        await mesh.publish("kept.c", b"{}")
+        await spin(lambda: {"a", "b", "c"} <= {*taken()})
+        await pump.shutdown(5.0)
+        await running
+
+
+async def test_what_a_reload_took_away_is_left_in_order_by_a_shutdown_right_behind_it(file):
+    pump = await StreamPump.from_yaml(
+        file.write(f"subjects: [{{subscribe: orders, to: take, durable: d, {CLASS}}}]\n", BOTH)
+    )
+    async with pump:
+        ((_, part),) = pump.attachments[0]._parts
+        file.write("subjects: []\n", BOTH)
+        assert pump.reload_config().success
+        await pump.shutdown(5.0)
+        assert part._durable is None
+
+
+PATTERN = "agents: [{pattern: '*'}]\n"
+
+
+async def test_an_agent_that_was_found_gives_way_to_a_listener_of_its_name(file, mesh):
+    echo_on(mesh, "shout")
+    pump = await StreamPump.from_yaml(file.write(PATTERN))
+    async with pump:
+        await spin(lambda: "shout" in pump.listeners)
+        file.write(PATTERN, "[echo, shout]")
+        event = pump.reload_config()
+        assert event.success, event.error
+        import bridged_app
+
+        assert await pump.request("shout", bridged_app.Ask("hi")) == bridged_app.Told("HI")
+        await mesh.withdraw("shout")
+        echo_on(mesh, "other")
+        await spin(lambda: "other" in pump.listeners)
+        assert await pump.request("shout", bridged_app.Ask("hi")) == bridged_app.Told("HI")
+        file.write(PATTERN)
+        assert pump.reload_config().success
+        echo_on(mesh, "shout")
+        await spin(lambda: "shout" in pump.listeners)
+
+
+async def test_what_is_found_while_its_pattern_is_taken_away_is_not_offered(file, mesh):
+    pump = await StreamPump.from_yaml(file.write(PATTERN))
+    async with pump:
+        ((_, part),) = pump.attachments[0]._parts
+        echo_on(mesh, "shout")
+        await spin(lambda: "shout" in pump.listeners)
+        peer = part._peers.pop("shout")  # as if its contract were still being read
+        file.write("agents: []\n")
+        assert pump.reload_config().success
+        part._add("shout", peer, pump.attachments[0].mesh)
+        assert "shout" not in pump.listeners

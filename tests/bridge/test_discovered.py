@@ -9,7 +9,7 @@ import pytest
 from pydantic import BaseModel, Field
 
 from tests.bridge.kit import Ask, Told, organism
-from tests.mesh.kit import spin
+from tests.mesh.kit import echo_on, spin
 from xml_pipeline import HandlerMetadata, HandlerResponse
 from xml_pipeline.bridge.classes import MeshReply, class_of
 from xml_pipeline.errors import ConfigurationError, RoutingError
@@ -145,6 +145,7 @@ async def test_a_local_listener_keeps_its_name(pump, mesh, caplog):
         {"enum": [1.5]},
         {"anyOf": []},
         {"allOf": [{"type": "string"}, {"type": "integer"}]},
+        {"type": "object", "properties": {"ﬁ": {"type": "string"}, "fi": {"type": "string"}}},
     ],
 )
 def test_what_no_class_can_say_is_refused(schema):
@@ -158,3 +159,33 @@ def test_a_hostile_depth_is_refused():
         schema = {"type": "array", "items": schema}
     with pytest.raises(ConfigurationError, match="too deeply"):
         class_of(schema, "Name")
+
+
+def test_a_hostile_width_is_refused():
+    schema: dict = {"type": "string"}
+    for _ in range(14):
+        schema = {"type": ["array"] * 6, "items": schema}
+    with pytest.raises(ConfigurationError, match="too much"):
+        class_of(schema, "Name")
+
+
+def test_required_may_say_anything():
+    cls = class_of({"type": "object", "properties": {"a": {"type": "string"}}, "required": [["a"], 5]}, "Name")
+    assert cls().a is None
+
+
+@pytest.mark.parametrize("is_there_before", [True, False])
+async def test_names_that_no_listener_can_have_stop_nothing(server, mesh, is_there_before):
+    pump = organism(server.url, agents=[{"pattern": ">"}])
+
+    def offer():
+        for name in ("external", "system.agent"):
+            echo_on(mesh, name)
+
+    if is_there_before:
+        offer()
+    async with pump:
+        offer()
+        search_on(mesh)
+        await spin(lambda: "tools.search" in pump.listeners)
+        assert not {"external", "system.agent"} & {*pump.listeners}

@@ -107,6 +107,20 @@ async def test_nodes_share_the_messages(server, peer, clerk):
     assert sorted(clerk.done) == list(range(20))
 
 
+async def test_what_comes_again_while_it_is_under_way_is_not_begun_twice(server, peer, clerk):
+    async with taking(server.url, clerk) as pump:
+        await order(peer, 1)
+        await clerk.taken.get()
+        held = pump.attachments[0]._parts[0][1]._durable._held
+        (delivery,) = held.values()
+        await peer.publish(delivery.message.reply, b"-NAK")  # as if we had been silent for too long
+        await spin(lambda: next(iter(held.values())).times == 2)
+        clerk.go.set()
+        await until_none_is_pending(peer)
+        assert clerk.done == [1]
+        assert clerk.taken.empty()
+
+
 async def test_no_more_are_under_way_than_may_be(server, peer, clerk):
     async with taking(server.url, clerk, max_in_flight=3):
         for number in range(10):
@@ -147,6 +161,27 @@ async def test_what_fails_once_is_done_the_second_time(server, peer, clerk):
         await spin(lambda: clerk.done == [1])
         await until_none_is_pending(peer)
         assert pump.dead_letters.list() == []
+
+
+@pytest.mark.usefixtures("quickly")
+async def test_what_is_cancelled_is_tried_as_often_as_what_fails(server, peer):
+    taken = []
+
+    async def take(order: Order, metadata: HandlerMetadata) -> None:
+        taken.append(order.number)
+        pump.cancel(metadata.thread_id)
+        await asyncio.Event().wait()
+
+    tap = await Tap.on(peer, "mesh.dead.clerk")
+    said = {"subscribe": "orders.new", "to": "clerk", "payload_class": Order, "durable": "clerk", "max_deliver": 2}
+    pump = organism(server.url, subjects=[said])
+    pump.register("clerk", take, Order)
+    async with pump:
+        await order(peer, 1)
+        letter = await tap.next()
+        assert letter.headers["X-Mesh-Dead-Reason"] == "cancelled"
+        assert taken == [1, 1]
+        await until_none_is_pending(peer)
 
 
 async def test_what_is_no_payload_is_buried_at_once(server, peer, clerk):

@@ -81,6 +81,57 @@ async def test_a_change_that_was_not_over_comes_again(server, mesh, desk):
         assert await desk.taken.get() == Document("a", "x")
 
 
+@pytest.mark.parametrize("resume", ["", "desk"])
+async def test_a_change_whose_conversation_is_cancelled_is_over(server, mesh, resume):
+    taken = asyncio.Queue[tuple[str, str]]()
+
+    async def take(document: Document, metadata: HandlerMetadata) -> None:
+        taken.put_nowait((document.id, metadata.thread_id))
+        await asyncio.Event().wait()
+
+    pump = organism(
+        server.url, kv=[{"watch": "doc.{id}.raw", "to": "desk", "payload_class": Document, "resume": resume}]
+    )
+    pump.register("desk", take, Document)
+    async with pump:
+        await mesh.kv.put("doc.a.raw", '{"text": "x"}')
+        _, thread = await taken.get()
+        pump.cancel(thread)
+        await spin(pump.dead_letters.list)
+        (kept,) = pump.dead_letters.list()
+        assert (kept.code, kept.target) == ("cancelled", "desk")
+        await mesh.kv.put("doc.b.raw", '{"text": "y"}')
+        assert (await taken.get())[0] == "b"
+        await pump.shutdown(0.0)
+    async with watching(server.url, desk := Desk(), resume=resume or "other"):
+        assert (await desk.taken.get()).id == ("b" if resume else "a")
+
+
+@pytest.mark.parametrize("resume", ["", "desk"])
+async def test_a_value_that_the_pump_does_not_admit_is_a_dead_letter(server, mesh, open_desk, resume):
+    entry = {"watch": "doc.{id}.raw", "to": "desk", "payload_class": Document, "resume": resume}
+    pump = organism(server.url, limits={"max_message_bytes": 2_000}, kv=[entry])
+    pump.register("desk", open_desk.take, Document)
+    async with pump:
+        await mesh.kv.put("doc.a.raw", f'{{"text": "{"y" * 3_000}"}}')
+        await spin(pump.dead_letters.list)
+        (kept,) = pump.dead_letters.list()
+        assert kept.code == "validation"
+        await mesh.kv.put("doc.b.raw", '{"text": "y"}')
+        assert (await open_desk.taken.get()).id == "b"
+
+
+async def test_in_another_bucket_of_the_same_name_every_value_is_new(server, mesh, open_desk):
+    async with watching(server.url, open_desk, resume="desk"):
+        for number in range(3):
+            await mesh.kv.put("doc.a.raw", f'{{"text": "{number}"}}')
+            while (await open_desk.taken.get()).text != str(number):
+                pass
+        await mesh.parts.jetstream.api("STREAM.DELETE.KV_mesh-context")
+        await mesh.kv.put("doc.a.raw", '{"text": "new"}')
+        assert await open_desk.taken.get() == Document("a", "new")
+
+
 async def test_a_change_that_was_over_does_not_come_again(server, mesh, open_desk):
     await mesh.kv.put("doc.a.raw", '{"text": "x"}')
     async with watching(server.url, open_desk, resume="desk") as pump:

@@ -72,6 +72,18 @@ async def test_what_is_no_payload_is_a_dead_letter(server, peer, ticker):
         assert (letter.wire, letter.target, letter.from_id) == (b"{", "ticker", "mesh:anonymous")
 
 
+async def test_what_the_pump_does_not_admit_is_a_dead_letter(server, peer, ticker):
+    said = {"subscribe": "prices.{symbol}", "to": "ticker", "payload_class": Price}
+    pump = organism(server.url, limits={"max_message_bytes": 2_000}, subjects=[said])
+    pump.register("ticker", ticker.take, Price)
+    async with pump:
+        await peer.publish("prices." + "x" * 3_000, b'{"value": 1.5}')
+        await spin(pump.dead_letters.list)
+        (kept,) = pump.dead_letters.list()
+        assert kept.code == "validation"
+        assert kept.target == "ticker"
+
+
 async def test_what_comes_too_fast_is_bounded_and_counted(server, peer, ticker, caplog):
     ticker.go.clear()
     async with following(server.url, ticker, max_in_flight=1) as pump:
@@ -126,6 +138,30 @@ async def test_what_is_published_here_does_not_come_back(server, peer, ticker):
         await pump.attachments[0].mesh.parts.link.flush(5.0)
         await peer.publish("prices.foreign", b'{"value": 1}')
         assert (await ticker.taken.get())[0].symbol == "foreign"
+
+
+def both_ways(url, ticker, name="org"):
+    entry = {"subscribe": "prices.{symbol}", "to": "ticker", "payload_class": Price}
+    pump = organism(
+        url, name, subjects=[entry, {"publish": "prices.{symbol}", "listener": "out", "payload_class": Price}]
+    )
+    pump.register("ticker", ticker.take, Price)
+    return pump
+
+
+async def test_nor_to_another_node_of_the_organism(server, peer, ticker):
+    other = Ticker()
+    async with (
+        both_ways(server.url, ticker) as pump,
+        both_ways(server.url, ticker),
+        both_ways(server.url, other, "other organism"),
+    ):
+        await pump.inject("out", Price(1.0, "own"))
+        assert (await other.taken.get())[0].symbol == "own"
+        await pump.attachments[0].mesh.parts.link.flush(5.0)
+        await peer.publish("prices.foreign", b'{"value": 1}')
+        assert [(await ticker.taken.get())[0].symbol for _ in range(2)] == ["foreign", "foreign"]
+        assert (await other.taken.get())[0].symbol == "foreign"
 
 
 async def test_a_publisher_is_a_source(server, mesh, ticker):

@@ -8,10 +8,11 @@ import signal
 
 import pytest
 
-from xml_pipeline.mesh import MeshTimeout
+from xml_pipeline.mesh import ConnectionLost, MeshTimeout, PayloadTooLarge
 from xml_pipeline.mesh import headers as h
 from xml_pipeline.mesh.link import Link
 from xml_pipeline.mesh.options import ConnectionOptions
+from xml_pipeline.mesh.replies import Replies
 
 
 @pytest.fixture
@@ -20,6 +21,15 @@ async def link(server):
     await link.open()
     yield link
     await link.close()
+
+
+async def congest(link):
+    """Publish more than sockets take, to a server that takes nothing."""
+    for _ in range(4):
+        for _ in range(10):
+            link.publish_now("a", b"x" * 500_000)
+        await asyncio.sleep(0)
+    assert link.is_congested
 
 
 async def test_a_callback_that_raises_is_logged_and_the_next_message_comes(link, caplog):
@@ -140,3 +150,53 @@ async def test_a_subject_that_no_client_could_write_does_not_end_the_connection(
     assert link.losses == 0
     writer.close()
     await writer.wait_closed()
+
+
+@pytest.mark.parametrize("headers", [{h.SOURCE: "x" * 2_000_000}, {"X-Mine": "x" * 2_000_000}])
+async def test_headers_that_are_too_large_are_refused_and_do_not_end_the_connection(link, headers):
+    """The server closes the connection of whoever sends more than it takes."""
+    with pytest.raises(PayloadTooLarge):
+        await link.publish("a", b"", headers=headers)
+    await link.flush()
+    assert link.losses == 0
+
+
+async def test_headers_and_body_may_have_as_much_as_the_server_takes(link):
+    came: asyncio.Queue[int] = asyncio.Queue()
+    await link.subscribe("a", lambda message: came.put_nowait(len(message.data)))
+    headers = {h.SOURCE: "me"}
+    size = link.max_payload - len("NATS/1.0\r\n" + f"{h.SOURCE}: me\r\n" + "\r\n")
+    await link.publish("a", b"x" * size, headers=headers)
+    assert await asyncio.wait_for(came.get(), 20) == size
+    with pytest.raises(PayloadTooLarge):
+        await link.publish("a", b"x" * (size + 1), headers=headers)
+    assert link.losses == 0
+
+
+async def test_whoever_waits_for_a_server_that_is_lost_is_told_at_once(server, link):
+    """The server that answers no more is not waited for until the timeout."""
+    os.kill(server.pid, signal.SIGSTOP)
+    asking = asyncio.create_task(link.flush(3600))
+    await congest(link)
+    publishing = asyncio.create_task(link.publish("a", b"x"))
+    await asyncio.sleep(0)
+    os.kill(server.pid, signal.SIGKILL)
+    done, _ = await asyncio.wait([asking, publishing], timeout=8)  # a round trip may take ten
+    assert done == {asking, publishing}
+    for task in done:
+        assert isinstance(task.exception(), ConnectionLost)
+
+
+async def test_a_message_that_has_to_wait_waits_no_longer_than_it_may(server, link):
+    os.kill(server.pid, signal.SIGSTOP)
+    try:
+        await congest(link)
+        with pytest.raises(MeshTimeout, match="nothing was sent"):
+            await link.publish("a", b"x", timeout=0.01)
+        replies = Replies(link)
+        with pytest.raises(MeshTimeout):
+            await replies.ask("a", b"x", 0.01)
+    finally:
+        os.kill(server.pid, signal.SIGCONT)
+    await link.flush()
+    assert link.losses == 0

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from dataclasses import replace
 
 import pytest
 
-from tests.mesh.kit import Tap, plain_peer
+from tests.mesh.kit import Tap, plain_peer, spin
+from tests.mesh.secured import ConfiguredServer
 from xml_pipeline.mesh import ConnectionDenied, ConnectionFailed, ConnectionLost, EmbeddedServer, PayloadTooLarge
+from xml_pipeline.mesh.connection import Connection
 from xml_pipeline.mesh.link import Link
 from xml_pipeline.mesh.options import ConnectionOptions
 from xml_pipeline.mesh.replies import Replies
@@ -206,3 +209,41 @@ async def test_what_is_not_permitted_is_told(tmp_path):
         assert link.is_up
         await replies.close()
         await link.close()
+
+
+async def test_a_server_that_ends_every_connection_is_not_asked_without_a_pause():
+    """Of too many subscriptions a server complains again and again; the pauses grow as if it were away."""
+    async with ConfiguredServer("max_subscriptions: 2") as server:
+        link = Link(ConnectionOptions(url=server.url, first_delay=3600, longest_delay=3600))
+        await link.open()
+        for subject in "ab":
+            await link.subscribe(subject, lambda _: None)
+
+        def ask_for_more() -> None:
+            link.connection().subscribe("c", lambda _: None)
+
+        link.on_restored.append(ask_for_more)
+        ask_for_more()
+        await spin(lambda: link.losses == 2)  # the first attempt is made at once
+        with pytest.raises(ConnectionLost):
+            await link.wait_up(0.2)
+        assert link.losses == 2
+        await link.close()
+
+
+async def test_closing_ends_it_also_where_a_cancellation_gets_lost(lasting_server, monkeypatch):
+    """The NATS client takes some of them for something else."""
+    link = Link(ConnectionOptions(url=lasting_server.url))
+    await link.open()
+    began = asyncio.Event()
+
+    async def stubborn(*_):
+        began.set()
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.sleep(3600)
+        raise ConnectionFailed
+
+    monkeypatch.setattr(Connection, "open", stubborn)
+    await crash(lasting_server, link)
+    await began.wait()
+    await asyncio.wait_for(link.close(), 10)

@@ -176,6 +176,9 @@ async def test_what_is_published(mesh, peer, payload, kind, body):
 async def test_what_cannot_be_published(mesh):
     with pytest.raises(TypeError):
         await mesh.publish("x.y", {"a": 1})
+    for headers in ({"X-Own": 1}, {1: "own"}, {"X-Own": b"1"}):
+        with pytest.raises(TypeError, match="header"):
+            await mesh.publish("x.y", b"", headers)
     for subject in ("x.*", "x.>", "", "x y", "x\r\nPUB"):
         with pytest.raises(ValueError, match="publish"):
             await mesh.publish(subject, b"")

@@ -267,3 +267,31 @@ async def test_a_host_leaves_the_reply_inbox_of_a_stream_alone(host, peer):
         assert (await frames.next()).data == b'{"delta":"m0"}'
         assert (await frames.next()).headers["X-Mesh-Stream-End"] == "true"
         assert inbox.messages.empty()
+
+
+async def test_a_stream_of_one_place_may_stream_from_itself(host):
+    """While it waits for the chunks of another one, its place is lent."""
+
+    @host.agent(AgentSpec(name="a.down", max_concurrency=1))
+    async def down(n: int) -> AsyncIterator[int]:
+        if n:
+            async for number in host.stream("a.down", n - 1):
+                yield number
+        yield n
+
+    async with host:
+        assert await asyncio.wait_for(collect(host.stream("a.down", 3)), 20) == [0, 1, 2, 3]
+
+
+async def test_agents_of_one_place_may_stream_and_call_in_a_circle(host):
+    @host.agent(AgentSpec(name="a.caller", max_concurrency=1))
+    async def caller(n: int) -> int:
+        return sum(await collect(host.stream("a.streamer", n - 1))) if n else 0
+
+    @host.agent(AgentSpec(name="a.streamer", max_concurrency=1))
+    async def streamer(n: int) -> AsyncIterator[int]:
+        yield 1
+        yield await host.call("a.caller", n)
+
+    async with host:
+        assert await asyncio.wait_for(host.call("a.caller", 3), 20) == 3

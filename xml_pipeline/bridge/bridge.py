@@ -28,14 +28,16 @@ from xml_pipeline.bridge.refused import Refused
 from xml_pipeline.bridge.subject_durable import SubjectDurable
 from xml_pipeline.bridge.subject_followed import SubjectFollowed
 from xml_pipeline.bridge.subject_published import SubjectPublished
+from xml_pipeline.config import broadcast_group
 from xml_pipeline.config.mesh import MeshConfig, agent_name_fault
 from xml_pipeline.crypto import TrustStore
 from xml_pipeline.errors import ConfigurationError
 from xml_pipeline.mesh import AgentMesh, KVEntry, MeshError
+from xml_pipeline.mesh import headers as h
 from xml_pipeline.mesh.subjects import events_subject
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Coroutine, Mapping, Sequence
 
     from xml_pipeline.bridge.part import Part
     from xml_pipeline.config import OrganismConfig
@@ -76,6 +78,7 @@ class Bridge:
         self._mesh: AgentMesh | None = None
         self._turn = asyncio.Lock()
         self._changing: set[asyncio.Task[None]] = set()
+        self._leaving: list[Part] = []
         engine = pump.engine
         self._refused = Refused(engine.events)
         self._border = Border(lambda: pump.identity, self._refused, lambda: pump.engine.limits.max_message_bytes)
@@ -114,7 +117,7 @@ class Bridge:
                 kept.remove(known)
             parts.append(known or (entry, self._part(entry, config)))
         _check_names([part for _, part in parts])
-        return _Change(self, section, parts, _trust(section))
+        return _Change(self, section, parts, _trust(section), _said(config, section))
 
     def _part(self, entry: _Entry, config: OrganismConfig) -> Part:
         kind, said = entry
@@ -145,7 +148,7 @@ class Bridge:
                 frames=True,
             )
         if kind == "subjects" and said.publish:
-            return SubjectPublished(said, engine.dispatcher.lending)
+            return SubjectPublished(said, engine.dispatcher.lending, self._origin)
         if kind == "subjects" and not said.durable:
             return SubjectFollowed(
                 said.subscribe,
@@ -155,18 +158,22 @@ class Bridge:
                 engine.dead_letters,
                 queue=said.queue,
                 max_in_flight=said.max_in_flight,
+                is_own=self._has_published,
             )
         if kind == "subjects":
             return SubjectDurable(said, engine.gateway, engine.dead_letters)
         raise ConfigurationError(f"mesh.{kind}: not supported in this version")
 
     def _origin(self) -> str:
-        """What every node of the organism puts with its values. A name may hold what a header may not."""
+        """What every node of the organism puts with its values and messages. A name may hold what a header may not."""
         digest = hashlib.sha256(self._pump.config.name.encode("utf-8", "surrogatepass")).hexdigest()
         return f"organism:{digest[:32]}"
 
     def _is_own(self, change: KVEntry[bytes]) -> bool:
         return change.origin == self._origin()
+
+    def _has_published(self, headers: Mapping[str, str]) -> bool:
+        return headers.get(h.ORIGIN) == self._origin()
 
     def _listener(self, name: str) -> Listener | None:
         return self._pump.engine.table.listeners.get(name)
@@ -182,7 +189,14 @@ class Bridge:
         for part in new:
             if isinstance(part, _OUTWARD):
                 part.open(self._mesh)  # its listener may be called as soon as this returns
-        task = asyncio.get_running_loop().create_task(self._change(gone, new))
+        for part in gone:
+            if isinstance(part, Discovered):
+                part.end()  # the table is without its listeners already
+        self._leaving += gone
+        self._begin(self._change(gone, new))
+
+    def _begin(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
         self._changing.add(task)
         task.add_done_callback(self._changing.discard)
 
@@ -192,12 +206,34 @@ class Bridge:
             if mesh is None:
                 return
             # First what is new: where it takes the place of what is gone, nothing falls between them.
-            results = await asyncio.gather(*(part.start(mesh) for part in new), return_exceptions=True)
+            results = await asyncio.gather(*(self._started(part, mesh) for part in new), return_exceptions=True)
             results += await asyncio.gather(*(part.stop(_FAREWELL) for part in gone), return_exceptions=True)
+            self._leaving = [part for part in self._leaving if part not in gone]
             results += await asyncio.gather(*(part.refresh() for _, part in self._parts), return_exceptions=True)
             for result in results:
                 if isinstance(result, Exception):
                     logger.error("reload: a change of the mesh section failed", exc_info=result)
+
+    async def _started(self, part: Part, mesh: AgentMesh) -> None:
+        """Start what is new. What cannot start now, e.g. because the connection is away, is started later."""
+        try:
+            await part.start(mesh)
+        except MeshError as error:
+            logger.warning("reload: %s cannot start yet, and tries again: %s", type(part).__name__, error)
+            self._begin(self._start_later(part, mesh))
+
+    async def _start_later(self, part: Part, mesh: AgentMesh) -> None:
+        while True:
+            await asyncio.sleep(_PAUSE)
+            async with self._turn:
+                if all(part is not each for _, each in self._parts):
+                    return  # another reload has taken it away
+                try:
+                    await part.start(mesh)
+                except MeshError as error:
+                    logger.debug("reload: %s cannot start yet: %s", type(part).__name__, error)
+                else:
+                    return
 
     # -- from start to end
 
@@ -238,7 +274,7 @@ class Bridge:
             task.cancel()
         await asyncio.gather(*self._changing, return_exceptions=True)
         # What happens while the pump drains is worth knowing, so the events come last, in `close`.
-        parts = [part for _, part in self._parts if not isinstance(part, EventFeed)]
+        parts = [part for _, part in self._parts if not isinstance(part, EventFeed)] + self._leaving
         results = await asyncio.gather(*(part.stop(timeout) for part in parts), return_exceptions=True)
         for result in results:
             if isinstance(result, Exception):
@@ -254,6 +290,8 @@ class Bridge:
 
 
 _FAREWELL = 30.0
+_PAUSE = 1.0
+"""Seconds until what could not start tries again."""
 _OUTWARD = (KVPut, MeshPeer, SubjectPublished)
 
 
@@ -265,11 +303,17 @@ class _Change:
     section: MeshConfig
     parts: list[tuple[_Entry, Part]]
     trust: TrustStore
+    said: frozenset[str]
 
     @property
     def listeners(self) -> list[Listener]:
-        """What the parts add to the routing table."""
-        return [listener for _, part in self.parts for listener in part.listeners]
+        """What the parts add to the routing table. What is only found gives way to what the configuration says."""
+        return [
+            listener
+            for _, part in self.parts
+            for listener in part.listeners
+            if not (isinstance(part, Discovered) and listener.name.lower() in self.said)
+        ]
 
     def apply(self) -> None:
         """Put it into effect."""
@@ -281,6 +325,15 @@ def _entries(section: MeshConfig, intake: bool) -> list[_Entry]:
     if not intake:
         entries = [each for each in entries if each[0] != "expose" and getattr(each[1], "to", None) is None]
     return [("events", True), *entries] if section.events else entries
+
+
+def _said(config: OrganismConfig, section: MeshConfig) -> frozenset[str]:
+    """The names of what the configuration says, in lower case; not of agents whose classes are found."""
+    found = {each.listener_name for each in section.agents if each.payload_class is None}
+    names = {name for _, name in section.listener_names()} - found
+    for each in config.listeners:
+        names |= {each.name, broadcast_group(each.name, each.broadcast) or each.name}
+    return frozenset(name.lower() for name in names)
 
 
 def _trust(section: MeshConfig) -> TrustStore:

@@ -27,6 +27,7 @@ import functools
 import keyword
 import operator
 import re
+import unicodedata
 from typing import Any, Final, Literal, Union
 
 from third_party.xmlable import XError, codec_of
@@ -39,6 +40,7 @@ _SCALARS: Final[dict[str, Any]] = {"string": str, "integer": int, "number": floa
 _ABSENT: Final = "__absent__"
 _DEEPEST: Final = 32
 _MOST_FIELDS: Final = 1_000
+_MOST_STEPS: Final = 20_000
 
 
 @dataclasses.dataclass
@@ -103,11 +105,15 @@ class _Maker:
         self._made: dict[str, Any] = {}
         self._making: list[str] = []
         self._fields = 0
+        self._steps = 0
 
     def annotation(self, schema: Any, name: str, depth: int) -> Any:
         """The type of a schema; ``name`` is for the class that it may need."""
         if depth > _DEEPEST:
             raise ConfigurationError(f"{name}: the schema is nested too deeply")
+        self._steps += 1
+        if self._steps > _MOST_STEPS:  # a list of types multiplies what is below it
+            raise ConfigurationError(f"{name[:80]}: the schema says too much")
         if not isinstance(schema, dict):
             raise ConfigurationError(f"{name}: the schema allows anything, or nothing")
         if "$ref" in schema:
@@ -177,7 +183,7 @@ class _Maker:
         if not isinstance(properties, dict):
             raise ConfigurationError(f"{name}: its properties are no object")
         required = schema.get("required")
-        needed = set(required) if isinstance(required, list) else set()
+        needed = {key for key in required if isinstance(key, str)} if isinstance(required, list) else set()
         cls_name = _title(schema, name)
         fields = [
             self._field(key, each, key in needed, f"{cls_name}{_camel(str(key))}", depth)
@@ -190,7 +196,7 @@ class _Maker:
         self._fields += 1
         if self._fields > _MOST_FIELDS:
             raise ConfigurationError(f"{name}: the schema has too many properties")
-        if not isinstance(key, str) or not key.isidentifier() or keyword.iskeyword(key) or key.startswith("_"):
+        if not isinstance(key, str) or not _is_field_name(key):
             raise ConfigurationError(f"the property {str(key)[:80]!r} is not one that a Python field can have as name")
         annotation = self.annotation(schema, name, depth + 1)
         if needed:
@@ -199,6 +205,16 @@ class _Maker:
             return key, annotation, _default(schema["default"], annotation)
         optional: Any = Union[annotation, None]  # noqa: UP007  # made at run time
         return key, optional, dataclasses.field(default=None)
+
+
+def _is_field_name(key: str) -> bool:
+    """Whether Python takes it as it is: it normalises names in source text (the language's reference, section 2.3)."""
+    return (
+        key.isidentifier()
+        and not keyword.iskeyword(key)
+        and not key.startswith("_")
+        and unicodedata.normalize("NFKC", key) == key
+    )
 
 
 def without_absent(payload: Any, data: Any) -> Any:

@@ -74,13 +74,18 @@ class Discovered:
     async def refresh(self) -> None:
         """What stood in the way of an agent may be gone."""
         if self._mesh is not None:
+            self._peers = {name: peer for name, peer in self._peers.items() if self._is_in_table(peer)}
             for entry in await self._mesh.catalog():
                 if self._fits(entry) and entry.name not in self._peers:
                     await self._appeared(self._mesh, entry)
 
+    def end(self) -> None:
+        """Add nothing more to the table, from now on."""
+        self._mesh = None
+
     async def stop(self, timeout: float) -> None:
         """Look no more. The agents can be called as long as their listeners are in the table."""
-        self._mesh = None
+        self.end()
         following, self._following = self._following, None
         if following is not None:
             following.cancel()
@@ -101,6 +106,8 @@ class Discovered:
                             self._gone(change.name)
             except MeshError as error:
                 logger.warning("mesh.agents: following the catalog: %s", error)
+            except Exception:
+                logger.exception("mesh.agents: following the catalog")
             await asyncio.sleep(_PAUSE)
 
     async def _appeared(self, mesh: AgentMesh, entry: CatalogEntry) -> None:
@@ -113,25 +120,28 @@ class Discovered:
             if takes is None or gives is None:
                 made = classes_of(contract)
                 takes, gives = takes or made[0], gives or made[1]
+            said = {
+                "name": name,
+                "pattern": "",
+                "payload_class": takes,
+                "output_class": gives,
+                "description": self.entry.description or contract.description,
+            }
+            peer = MeshPeer(self.entry.model_copy(update=said), self._lending, self._calls)
         except (MeshError, ConfigurationError) as error:
             logger.warning("mesh.agents: %s is not offered to listeners: %s", name, error)
             return
-        said = {
-            "name": name,
-            "pattern": "",
-            "payload_class": takes,
-            "output_class": gives,
-            "description": self.entry.description or contract.description,
-        }
-        self._add(name, MeshPeer(self.entry.model_copy(update=said), self._lending, self._calls), mesh)
+        self._add(name, peer, mesh)
 
     def _add(self, name: str, peer: MeshPeer, mesh: AgentMesh) -> None:
+        if self._mesh is None:
+            return  # a reload has taken the entry away, or the pump stops
         table = self._engine.table
         known = self._peers.get(name)
         if known is not None and _same(known, peer):
             return
         (listener,) = peer.listeners
-        if known is not None:
+        if known is not None and self._is_in_table(known):
             table = table.without(listener.name)
         try:
             self._engine.swap(table.with_listener(listener))
@@ -143,8 +153,13 @@ class Discovered:
 
     def _gone(self, name: str) -> None:
         peer = self._peers.pop(name)
-        for listener in peer.listeners:
-            self._engine.swap(self._engine.table.without(listener.name))
+        if self._is_in_table(peer):
+            self._engine.swap(self._engine.table.without(peer.listeners[0].name))
+
+    def _is_in_table(self, peer: MeshPeer) -> bool:
+        """Whether its listener is there, and not another one of that name, to which it gave way."""
+        (listener,) = peer.listeners
+        return self._engine.table.listeners.get(listener.name) is listener
 
 
 def _same(one: MeshPeer, other: MeshPeer) -> bool:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from third_party.xmlable import Codec
 from xml_pipeline.bridge.failures import to_mesh
@@ -28,6 +28,9 @@ if TYPE_CHECKING:
     from xml_pipeline.message_bus.listener import Listener
 
 __all__ = ["Exposed"]
+
+_FAREWELL: Final = 30.0
+"""Seconds that calls have to end when their listener is taken away."""
 
 
 class Exposed:
@@ -65,7 +68,7 @@ class Exposed:
 
     async def start(self, mesh: AgentMesh) -> None:
         """Offer it."""
-        self._mesh = mesh
+        self._mesh, self._listener = mesh, None
         await self.refresh()
 
     async def refresh(self) -> None:
@@ -76,7 +79,7 @@ class Exposed:
             return
         self._listener = listener
         if listener is None:
-            await self._withdraw(mesh, 0.0)
+            await self._withdraw(mesh, _FAREWELL)
         else:
             self._offered = self._agent(listener)
             await mesh.offer(self._offered)

@@ -19,8 +19,8 @@ from third_party.xmlable import codec_of
 from xml_pipeline.bridge.extensions import entry_element
 from xml_pipeline.bridge.forms import JsonForm
 from xml_pipeline.bridge.templates import Template
-from xml_pipeline.errors import ConversationCancelled, PipelineError, ValidationError
-from xml_pipeline.mesh import KVEntry, MeshError
+from xml_pipeline.errors import ConversationCancelled, PipelineError, PumpStopped, ValidationError
+from xml_pipeline.mesh import KVEntry, KVKeyNotFound, MeshError
 from xml_pipeline.message_bus.gateway import Arrival, Gateway
 
 if TYPE_CHECKING:
@@ -73,11 +73,13 @@ class KVWatched:
         self._readers: set[asyncio.Task[None]] = set()
         self._working: set[asyncio.Task[None]] = set()
         self._stopping = asyncio.Event()
+        self._mesh: AgentMesh | None = None
         self._keys: OrderedDict[str, _Key] = OrderedDict()
 
     async def start(self, mesh: AgentMesh) -> None:
         """Begin to follow."""
         self._stopping.clear()
+        self._mesh = mesh
         for _ in range(AT_A_TIME if self.entry.resume else 1):
             self._readers.add(asyncio.create_task(self._read(mesh)))
 
@@ -106,8 +108,13 @@ class KVWatched:
             try:
                 await self._follow(mesh)
                 return
+            except PumpStopped:
+                return  # what was not handled was handed back
             except MeshError as error:
                 logger.error("mesh.kv: watching %s: %s", self.entry.watch, error)
+                await asyncio.sleep(_PAUSE)
+            except Exception:
+                logger.exception("mesh.kv: watching %s", self.entry.watch)
                 await asyncio.sleep(_PAUSE)
 
     async def _follow(self, mesh: AgentMesh) -> None:
@@ -140,10 +147,18 @@ class KVWatched:
             return
         key = self._key(change.key)
         async with key.turn:
-            if change.revision < key.revision:
+            if change.revision < key.revision and not await self._is_newest(change):
                 return  # a newer value of it was handled meanwhile
             await self._deliver(change, values)
             key.revision = change.revision
+
+    async def _is_newest(self, change: KVEntry[bytes]) -> bool:
+        """Whether there is no newer value: then the bucket is another one by now, whose revisions begin anew."""
+        assert self._mesh is not None
+        try:
+            return (await self._mesh.kv.entry(change.key)).revision <= change.revision
+        except KVKeyNotFound:
+            return False
 
     def _key(self, name: str) -> _Key:
         key = self._keys.setdefault(name, _Key())
@@ -159,19 +174,23 @@ class KVWatched:
         try:
             payload = self._form.read(change.value, values)
         except ValidationError as error:
+            logger.error("mesh.kv: the value of %s is no %s: %s", change.key, self._form.names, error.detail)
             self._keep(change, error)
             return
         element = entry_element(change.key, change.revision, change.operation)
+        begun: list[str] = []
+        arrival = Arrival(self._target, payload, _SENDER, (element,), wait=True, on_begin=begun.append)
         try:
-            await self._gateway.deliver(Arrival(self._target, payload, _SENDER, (element,), wait=True))
-        except ConversationCancelled:
-            raise  # the pump stops: nobody has handled it
+            await self._gateway.deliver(arrival)
+        except PumpStopped:
+            raise  # nobody has handled it
         except PipelineError as error:
             logger.warning("mesh.kv: %s: %s", change.key, error.detail or error)
+            if not begun or isinstance(error, ConversationCancelled):
+                self._keep(change, error)  # the pump keeps only what fails later
 
-    def _keep(self, change: KVEntry[bytes], error: ValidationError) -> None:
-        """A value that is no payload: nobody can handle it, now or later."""
-        logger.error("mesh.kv: the value of %s is no %s: %s", change.key, self._form.names, error.detail)
+    def _keep(self, change: KVEntry[bytes], error: PipelineError) -> None:
+        """Nobody will handle it: keep it where somebody can look at it."""
         self._dead_letters.add(
             wire=change.value,
             target=self._target,

@@ -28,7 +28,7 @@ class Part(Protocol):
         """Begin. What can fail for a while, such as an agent that is not there yet, is not a failure.
 
         Raises:
-            MeshError: it cannot be done.
+            MeshError: it cannot be done now; it may be called again.
         """
         ...
 

@@ -18,7 +18,7 @@ from xml_pipeline.bridge.extensions import subject_element
 from xml_pipeline.bridge.forms import JsonForm
 from xml_pipeline.bridge.senders import claimed_by, sender_of
 from xml_pipeline.bridge.templates import Template
-from xml_pipeline.errors import ConversationCancelled, PipelineError, ValidationError
+from xml_pipeline.errors import PipelineError, PumpStopped, ValidationError
 from xml_pipeline.mesh import MeshError
 from xml_pipeline.mesh import headers as h
 from xml_pipeline.mesh.durable import Delivery, Durable
@@ -126,7 +126,7 @@ class SubjectDurable:
         element = subject_element(message.subject)
         try:
             await self._gateway.follow(Arrival(self._target, payload, sender, (element,), wait=True))
-        except ConversationCancelled:
+        except PumpStopped:
             delivery.again()
         except PipelineError as error:
             if delivery.times >= self.entry.max_deliver:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Final
 
 from third_party.xmlable import codec_of
@@ -47,6 +47,7 @@ class SubjectFollowed:
         queue: the group in which each message goes to one member only; empty for none.
         max_in_flight: messages under way at a time.
         frames: these are a publisher's events, whose end and errors are no payloads.
+        is_own: says of the headers of a message whether this organism has published it.
     """
 
     listeners: Sequence[Listener] = ()
@@ -62,6 +63,7 @@ class SubjectFollowed:
         queue: str = "",
         max_in_flight: int = 64,
         frames: bool = False,
+        is_own: Callable[[Mapping[str, str]], bool] = lambda _: False,
     ) -> None:
         self._template = Template(subject)
         self._target = target
@@ -71,6 +73,7 @@ class SubjectFollowed:
         self._queue = queue
         self._max_in_flight = max_in_flight
         self._frames = frames
+        self._is_own = is_own
         self._mesh: AgentMesh | None = None
         self._subscription: Subscription | None = None
         self._waiting: deque[Message] = deque()
@@ -82,7 +85,8 @@ class SubjectFollowed:
         """Begin to follow; when this returns, the server knows of it."""
         self._mesh = mesh
         link = mesh.parts.link
-        self._subscription = await link.subscribe(self._template.pattern, self._arrived, self._queue, self._denied)
+        if self._subscription is None:  # an attempt before may have come so far
+            self._subscription = await link.subscribe(self._template.pattern, self._arrived, self._queue, self._denied)
         await link.flush()
 
     async def refresh(self) -> None:
@@ -112,8 +116,9 @@ class SubjectFollowed:
 
     def _arrived(self, message: Message) -> None:
         mesh = self._mesh
-        if mesh is not None and claimed_by(message.headers) == mesh.instance_id and not self._frames:
-            return  # our own: it would come round for ever
+        is_ours = mesh is not None and claimed_by(message.headers) == mesh.instance_id
+        if not self._frames and (is_ours or self._is_own(message.headers or {})):
+            return  # of this node, or another one of the organism: it would come round for ever
         self._waiting.append(message)
         if len(self._waiting) > _MOST_WAITING:
             self._waiting.popleft()
@@ -144,13 +149,18 @@ class SubjectFollowed:
         try:
             payload = self._form.read(message.data, values)
         except ValidationError as error:
+            logger.error("mesh: what came on %s is no %s: %s", message.subject, self._form.names, error.detail)
             self._keep(message, sender, error)
             return
         element = subject_element(message.subject)
+        begun: list[str] = []
+        arrival = Arrival(self._target, payload, sender, (element,), wait=True, on_begin=begun.append)
         try:
-            await self._gateway.deliver(Arrival(self._target, payload, sender, (element,), wait=True))
+            await self._gateway.deliver(arrival)
         except PipelineError as error:
             logger.warning("mesh: %s: %s", message.subject, error.detail or error)
+            if not begun:
+                self._keep(message, sender, error)  # the pump keeps only what fails later
 
     def _is_event(self, message: Message) -> bool:
         kind = Frame.read(message.headers, message.data).kind
@@ -158,8 +168,7 @@ class SubjectFollowed:
             logger.warning("mesh: the publisher of %s failed: %.500r", message.subject, message.data)
         return kind is FrameKind.CHUNK
 
-    def _keep(self, message: Message, sender: str, error: ValidationError) -> None:
-        logger.error("mesh: what came on %s is no %s: %s", message.subject, self._form.names, error.detail)
+    def _keep(self, message: Message, sender: str, error: PipelineError) -> None:
         self._dead_letters.add(
             wire=message.data,
             target=self._target,

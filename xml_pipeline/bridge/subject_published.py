@@ -31,12 +31,16 @@ class SubjectPublished:
     Args:
         entry: what the configuration says, with its class.
         lending: what to enter while the server is waited for.
+        origin: gives the name that is sent with each message, by which the organism knows its own.
     """
 
-    def __init__(self, entry: SubjectConfig, lending: Callable[[], AbstractContextManager[None]]) -> None:
+    def __init__(
+        self, entry: SubjectConfig, lending: Callable[[], AbstractContextManager[None]], origin: Callable[[], str]
+    ) -> None:
         assert isinstance(entry.payload_class, type) and entry.listener is not None
         self.entry = entry
         self._lending = lending
+        self._origin = origin
         self._mesh: AgentMesh | None = None
         self._template = Template(entry.publish)
         listener = make_listener(
@@ -71,7 +75,7 @@ class SubjectPublished:
         try:
             with self._lending():
                 await until_connected(mesh, metadata.deadline)
-                await mesh.publish(subject, body, _JSON)
+                await mesh.publish(subject, body, {**_JSON, h.ORIGIN: self._origin()})
         except ValueError as error:
             raise ValidationError(str(error), step="mesh", target=subject) from error
         except MeshError as error:

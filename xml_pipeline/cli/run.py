@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from xml_pipeline.cli.exits import CommandFailed
+from xml_pipeline.cli.exits import CommandFailed, Exit
 from xml_pipeline.cli.hangups import ignore_hangups
 from xml_pipeline.cli.options import FileArgument, LogLevel, seconds
 
@@ -61,6 +61,8 @@ def run(
 
     started = time.time()
     log_to_stderr(log_level)
+    if mesh is not None and not mesh.strip():
+        raise CommandFailed("error: --mesh: an address must not be empty", code=Exit.USAGE)
     try:
         path, pump = load_organism(file)
         message = None

@@ -66,10 +66,15 @@ def tail(
 def _read(body: bytes) -> dict[str, Any] | None:
     """The event; anybody may publish there, so it may be anything."""
     try:
-        event = json_module.loads(body)
+        event = json_module.loads(body, parse_constant=_refuse)
     except (ValueError, RecursionError):
         return None
     return event if isinstance(event, dict) and isinstance(event.get("event"), str) else None
+
+
+def _refuse(constant: str) -> None:
+    """NaN and its kin are no JSON, and what is printed is to be."""
+    raise ValueError(constant)
 
 
 def _is_wanted(event: dict[str, Any], thread: str, listener: str) -> bool:
@@ -85,10 +90,15 @@ def _text(event: dict[str, Any]) -> str:
     told = _told(event)
     if not told:
         return ""
-    at = event.get("time")
-    clock = time.strftime("%H:%M:%S", time.localtime(at)) if isinstance(at, int | float) else "--:--:--"
     where = str(event.get("conversation_id") or "")[:8]
-    return one_line(f"{clock} {event.get('organism', '')} {where:8} {told}")
+    return one_line(f"{_clock(event.get('time'))} {event.get('organism', '')} {where:8} {told}")
+
+
+def _clock(at: Any) -> str:
+    try:
+        return time.strftime("%H:%M:%S", time.localtime(at))
+    except (TypeError, ValueError, OverflowError, OSError):  # anything may stand there
+        return "--:--:--"
 
 
 def _told(event: dict[str, Any]) -> str:

@@ -159,8 +159,9 @@ class Client:
         with self._replies.expect(subject, name) as expected:
             request = Request(request_id, instance_id=self._instance_id, deadline=timeout, accept=expected.inbox)
             try:
-                await self._link.publish(subject, body, expected.inbox, _with(headers, request))
-                message = await expected.wait(timeout)
+                expected.begin(timeout)
+                await self._link.publish(subject, body, expected.inbox, _with(headers, request), timeout=timeout)
+                message = await expected.wait()
             except asyncio.CancelledError:
                 self._cancel(request_id)
                 raise
@@ -235,8 +236,8 @@ class Client:
             subscription = await self._link.subscribe(stream_subject(request_id), arrived, on_denied=denied)
             request = Request(request_id, True, instance_id=self._instance_id, accept=expected.inbox, credit=WINDOW)
             try:
-                await self._link.publish(subject, body, expected.inbox, _with(headers, request))
-                while (chunk := await inflow.next()) is not None:
+                await self._link.publish(subject, body, expected.inbox, _with(headers, request), timeout=timeout)
+                while (chunk := await self._next(inflow, inbound)) is not None:
                     if result_type is _RAW:
                         yield chunk
                     else:
@@ -245,6 +246,14 @@ class Client:
                 if not inflow.is_over:
                     self._cancel(request_id)
                 await subscription.close()
+
+    async def _next(self, inflow: Inflow, inbound: Inbound) -> bytes | None:
+        """The next chunk; a handler that has to wait for it lends its slot, as one that waits for an answer."""
+        job = current_job()
+        if job is None or len(inbound):
+            return await inflow.next()
+        async with Lending(job):
+            return await inflow.next()
 
     def _stop_stream(self, inbound: Inbound, expected: Expected, name: str, request_id: str) -> None:
         """What comes to the reply inbox of a stream is never a chunk: it says why there will be none."""

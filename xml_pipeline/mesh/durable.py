@@ -294,12 +294,13 @@ class Durable:
         if numbers is None:
             return  # somebody else wrote to our inbox
         self._asked = max(0, self._asked - 1)
-        known = self._held.get(_place_of(message.reply))
-        delivery = Delivery(self, message, numbers.times)
-        self._held[_place_of(message.reply)] = delivery
         self._news.set()
+        known = self._held.get(_place_of(message.reply))
         if known is not None:
-            known.is_settled = True  # given to us again, for our last word did not reach the server in time
+            # Given to us again while we work at it, for we could not say so in time: what we say counts for both.
+            known.message, known.times = message, numbers.times
+            return
+        delivery = self._held[_place_of(message.reply)] = Delivery(self, message, numbers.times)
         self._on_message(delivery)
 
     # -- what it is told

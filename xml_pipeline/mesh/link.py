@@ -99,6 +99,8 @@ class Link:
         self._up = asyncio.Event()
         self._reconnecting: asyncio.Task[None] | None = None
         self._relief: asyncio.Task[None] | None = None
+        self._delay = 0.0  # before the next attempt to connect
+        self._since = 0.0  # when there was a connection, in the loop's time
         self._is_open = False
 
     # -- from the first connection to the last
@@ -127,6 +129,7 @@ class Link:
         """
         self._connection = await Connection.open(self.options, self._lost, self._denied)
         self._is_open = True
+        self._since = asyncio.get_running_loop().time()
         self._up.set()
 
     async def close(self) -> None:
@@ -182,11 +185,13 @@ class Link:
         lost, self._connection = self._connection, None
         if lost is not None:
             await lost.close()
-        delay = 0.0
-        while True:
+        # A server that ends every connection soon, e.g. for too many subscriptions, is not to be asked without a pause.
+        if asyncio.get_running_loop().time() - self._since > self.options.longest_delay:
+            self._delay = 0.0
+        while self._is_open:  # else it was closed, and cancelling this got lost in the NATS client
             # Half of the pause is chance, lest everybody comes back in the same moment.
-            await asyncio.sleep(delay * random.uniform(0.5, 1.0))
-            delay = min(self.options.longest_delay, max(self.options.first_delay, delay * 2))
+            await asyncio.sleep(self._delay * random.uniform(0.5, 1.0))
+            self._delay = min(self.options.longest_delay, max(self.options.first_delay, self._delay * 2))
             if await self._try_again():
                 return
 
@@ -211,6 +216,7 @@ class Link:
             await connection.close()
             return True
         self._connection = connection
+        self._since = asyncio.get_running_loop().time()
         self._up.set()
         _log.info("the connection to the mesh is there again")
         for tell in list(self.on_restored):
@@ -246,7 +252,15 @@ class Link:
         """Whether so much waits to be written that `publish` would wait."""
         return self._connection is not None and self._connection.pending > self.options.high_water
 
-    async def publish(self, subject: str, body: bytes, reply: str = "", headers: dict[str, str] | None = None) -> None:
+    async def publish(
+        self,
+        subject: str,
+        body: bytes,
+        reply: str = "",
+        headers: dict[str, str] | None = None,
+        *,
+        timeout: float | None = None,
+    ) -> None:
         """Publish; waits while too much waits to be written.
 
         Args:
@@ -254,14 +268,16 @@ class Link:
             body: the payload.
             reply: where answers go; empty for nowhere.
             headers: see `xml_pipeline.mesh.headers`.
+            timeout: seconds that it may wait; ``None`` for as long as there is a connection.
 
         Raises:
             ConnectionLost: there is no connection at the moment; the message was not sent.
+            MeshTimeout: too much waited for too long; the message was not sent.
             ConnectionFailed: the link is not open.
             PayloadTooLarge: the server takes no messages of this size.
         """
-        while self.is_congested:
-            await self._relieved()
+        if self.is_congested:
+            await self._until_relieved(timeout)
         self.connection().publish(subject, body, reply, headers)
 
     def publish_now(self, subject: str, body: bytes, reply: str = "", headers: dict[str, str] | None = None) -> None:
@@ -279,6 +295,15 @@ class Link:
             MeshTimeout: the server did not say so in time.
         """
         await self.connection().flush(timeout)
+
+    async def _until_relieved(self, timeout: float | None) -> None:
+        try:
+            async with asyncio.timeout(timeout):
+                while self.is_congested:
+                    await self._relieved()
+        except TimeoutError:
+            text = "The server takes nothing at the moment; nothing was sent."
+            raise MeshTimeout(text, timeout=timeout or 0.0) from None
 
     async def _relieved(self) -> None:
         """Wait until what waits was written; one round trip serves all who wait."""

@@ -98,6 +98,9 @@ class Listening:
     async def publish(self, subject: str, payload: Any, headers: dict[str, str] | None) -> None:
         """Publish; see `AgentMesh.publish`."""
         check_subject(subject)
+        for name, value in (headers or {}).items():
+            if not isinstance(name, str) or not isinstance(value, str):
+                raise TypeError(f"a header and its value are str, not {name!r}: {value!r}")
         if isinstance(payload, bytes):
             kind, body = "application/octet-stream", payload
         elif isinstance(payload, str):

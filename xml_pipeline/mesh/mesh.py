@@ -499,7 +499,7 @@ class AgentMesh:
 
         Raises:
             ValueError: one cannot publish to this subject.
-            TypeError: the payload is something else.
+            TypeError: the payload, or a header, is something else.
             ConnectionLost: there is no connection; nothing was sent.
         """
         parts = await self._ready()

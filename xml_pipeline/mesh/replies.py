@@ -86,18 +86,18 @@ class Expected:
         error = self._future.exception()
         return error if isinstance(error, MeshError) else self._future.result()
 
-    async def wait(self, timeout: float) -> Message:
-        """The answer.
+    def begin(self, timeout: float) -> None:
+        """The time in which the answer has to be there runs from now on, also while the request is not sent yet."""
+        self.deadline, self._timeout = asyncio.get_running_loop().time() + timeout, timeout
+        self._replies.deadlines.watch(self.deadline)
 
-        Args:
-            timeout: in seconds.
+    async def wait(self) -> Message:
+        """The answer, within the time of `begin`.
 
         Raises:
             MeshTimeout: none came in time.
             MeshError: none can come any more; see `fail`.
         """
-        self.deadline, self._timeout = asyncio.get_running_loop().time() + timeout, timeout
-        self._replies.deadlines.watch(self.deadline)
         return await self._future
 
     def expire(self) -> None:
@@ -180,8 +180,9 @@ class Replies:
             ConnectionDenied: the server does not permit the request.
         """
         with self.expect(subject) as expected:
-            await self._link.publish(subject, body, expected.inbox, headers)
-            return await expected.wait(timeout)
+            expected.begin(timeout)
+            await self._link.publish(subject, body, expected.inbox, headers, timeout=timeout)
+            return await expected.wait()
 
     def fail_where(self, concerned: Callable[[Expected], bool], error: Callable[[Expected], MeshError]) -> None:
         """Fail what can have no answer any more.

@@ -56,6 +56,8 @@ from xml_pipeline.primitives.boot import Boot
 from xml_pipeline.runtime import Runtime
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from xml_pipeline.crypto import Identity
 
 __all__ = [
@@ -141,15 +143,20 @@ class StreamPump:
         self.runtime.put(self, StreamPump)
 
     @classmethod
-    async def from_yaml(cls, path: str) -> Self:
+    async def from_yaml(cls, path: str | Path, *, mesh_url: str | None = None) -> Self:
         """Make a pump from a file, register its listeners, and start it. `run` it, or enter it, afterwards.
 
+        Args:
+            path: the organism's file.
+            mesh_url: of the mesh's server, in the place of the file's; ``None``, the default, for that.
+
         Raises:
-            ConfigurationError: everything that is wrong with the file, each with its place.
+            ConfigurationError: everything that is wrong with the file, each with its place; or the mesh cannot be
+                joined.
         """
         from xml_pipeline.organism import start_from_file  # the composition root stands above the engine
 
-        return await start_from_file(cls, path)
+        return await start_from_file(cls, path, mesh_url=mesh_url)
 
     # -- registration -------------------------------------------------------------------------------------------
 
@@ -886,8 +893,8 @@ class StreamPump:
         return self.engine.reception.split(state)
 
 
-async def bootstrap(path: str = "config/organism.yaml") -> StreamPump:
+async def bootstrap(path: str | Path = "config/organism.yaml", *, mesh_url: str | None = None) -> StreamPump:
     """Make a pump from a file and start it; it becomes the program's main pump. See `StreamPump.from_yaml`."""
     from xml_pipeline.organism import bootstrap as start  # the composition root stands above the engine
 
-    return await start(path)
+    return await start(path, mesh_url=mesh_url)
