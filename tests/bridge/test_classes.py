@@ -130,6 +130,16 @@ def test_what_is_no_object_is_a_value(annotation: Any, right: list[Any]) -> None
         assert json.loads(form.write(payload)) == data
 
 
+def test_what_need_not_be_there_is_not_written_where_it_is_not() -> None:
+    text, maybe = {"type": "string"}, {"anyOf": [{"type": "string"}, {"type": "null"}], "default": None}
+    inner = {"type": "object", "properties": {"a": text}}
+    lists = {"inside": {"type": "array", "items": inner}, "by_name": {"type": "object", "additionalProperties": inner}}
+    schema = {"type": "object", "properties": {"a": text, "b": maybe, **lists}}
+    form = JsonForm([codec_of(class_of(schema, "Input"))])
+    for data in ({"b": None}, {"a": "x", "b": "y"}, {"b": None, "inside": [{}, {"a": "x"}], "by_name": {"n": {}}}):
+        assert json.loads(form.write(form.read(json.dumps(data).encode()))) == data
+
+
 class Node(pydantic.BaseModel):
     children: list[Node] = []
 

@@ -142,6 +142,22 @@ async def test_a_change_that_was_over_does_not_come_again(server, mesh, open_des
         assert (await open_desk.taken.get()).id == "b"
 
 
+@pytest.mark.parametrize("resume", ["", "desk"])
+async def test_what_is_finished_while_it_stops_does_not_come_again(server, mesh, desk, resume):
+    await mesh.kv.put("doc.a.raw", '{"text": "x"}')
+    pump = watching(server.url, desk, resume=resume)
+    async with pump:
+        await desk.taken.get()
+        stopping = asyncio.create_task(pump.shutdown(3600.0))
+        await asyncio.sleep(0)
+        desk.go.set()
+        assert (await stopping).drained
+    await mesh.kv.delete("doc.a.raw") if not resume else None  # else every start gets it
+    async with watching(server.url, desk, resume=resume):
+        await mesh.kv.put("doc.b.raw", '{"text": "y"}')
+        assert (await desk.taken.get()).id == "b"
+
+
 async def test_without_a_name_every_start_gets_what_there_is(server, mesh, open_desk):
     await mesh.kv.put("doc.a.raw", '{"text": "x"}')
     for _ in range(2):
