@@ -2,23 +2,20 @@
 
 What its parts are; a line may use those above it:
 
-==============  ======================================================================================================
-``failures``    errors of one side as errors of the other
-``forms``       payloads as JSON, and what is said about them in a contract
-``senders``     who sent what came
-``extensions``  elements in ``meta``, that say where it came from
-``baggage``     what crosses with a call, in headers
-``letters``     calls between organisms, as envelopes
-``refused``     what was not let in, recorded
-``memory``      what came in already, to any node
-``border``      signs what leaves, and verifies what enters
-``incoming``    calls that come in, as JSON or as envelopes
-``outgoing``    calls that go out, the same
-``part``        what each entry of the ``mesh`` section becomes
-``exposed``     a listener as an agent of the mesh
-``peer``        an agent of the mesh as a listener
-``bridge``      all of it, opened with a pump, changed with its configuration, and left in order
-==============  ======================================================================================================
+====================================  ===========================================================================
+``templates extensions``              keys with holes; elements of ``meta`` that say where a message came from
+``classes``                           payload classes made from contracts
+``failures forms senders``            errors of one side as the other's; payloads as JSON; who sent what came
+``baggage letters``                   what crosses with a call, in headers; calls between organisms, as envelopes
+``refused memory border``             what was not let in; what came already; signing and verifying
+``incoming outgoing waiting``         calls that come in and go out; until there is a connection
+``part``                              what each entry of the ``mesh`` section becomes:
+``exposed peer discovered``           a listener as an agent; an agent as a listener, named or as it appears
+``kv_watched kv_put``                 keys that become messages, messages that become keys
+``subject_followed subject_durable``  subjects that become messages: at most once, at least once
+``subject_published event_feed``      messages that are published; the pump's events
+``bridge``                            all of it, opened with a pump, changed with its file, left in order
+====================================  ===========================================================================
 """
 
 from __future__ import annotations

@@ -143,9 +143,11 @@ async def _all_summarised(mesh: AgentMesh, documents: int) -> dict[str, str]:
 def _repeated(folder: Path, documents: int, kills: int) -> list[Figure]:
     begun = Counter((folder / "begun.log").read_text(encoding="utf-8").splitlines())
     figures = []
-    for stage in _STAGES:
+    for place, stage in enumerate(_STAGES, 1):
         times = {line: times for line, times in begun.items() if line.startswith(stage + " ")}
         again = sum(times.values()) - len(times)
         figures.append(count(f"{stage}: documents never begun", documents - len(times), 0))
-        figures.append(count(f"{stage}: begun again", again, most=kills * AT_A_TIME, note=f"{kills} kills"))
+        # What a stage before does again is a new change for this one, too.
+        most = place * kills * AT_A_TIME
+        figures.append(count(f"{stage}: begun again", again, most=most, note=f"{kills} kills of each stage"))
     return figures
