@@ -23,16 +23,14 @@ from dataclasses import dataclass
 from time import perf_counter
 from typing import Any, Final
 
+from benchmarks.bridge.stage import Stage, organism, until_known
 from benchmarks.measure import Baselines, Case, Row, Sample, Stopwatch, Target, run_rounds
 from benchmarks.mesh import models
 from benchmarks.mesh.ours import Ours
 from benchmarks.mesh.raw import Raw
 from benchmarks.size import Size
 from xml_pipeline import HandlerMetadata, HandlerResponse, StreamPump
-from xml_pipeline.bridge import Bridge
-from xml_pipeline.config import OrganismConfig
-from xml_pipeline.config.mesh import MeshConfig
-from xml_pipeline.mesh import AgentMesh, EmbeddedServer
+from xml_pipeline.mesh import AgentMesh
 
 __all__ = ["rows"]
 
@@ -76,40 +74,26 @@ Do = Callable[[int], Awaitable[None]]
 """Does something once, the number says which time."""
 
 
-class _Stage:
+class _Stage(Stage):
     """A server, an organism, a plain agent with its caller, and a nats-py pair."""
 
     def __init__(self) -> None:
-        self._runner = asyncio.Runner()
-        self._closing = AsyncExitStack()
+        super().__init__()
         self._came: asyncio.Queue[int] = asyncio.Queue()
 
-    def __enter__(self) -> _Stage:
-        try:
-            self._runner.run(self._open())
-        except BaseException:
-            self.__exit__()
-            raise
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        with self._runner:
-            self._runner.run(self._closing.aclose())
-
-    async def _open(self) -> None:
-        enter = self._closing.enter_async_context
-        server = await enter(EmbeddedServer())
-        self.agent = await Ours.connect(server.url)
-        self._closing.push_async_callback(self.agent.close)
-        self.raw = await Raw.connect(server.url)
-        self._closing.push_async_callback(self.raw.close)
-        self.caller = await enter(AgentMesh(server.url))
-        self.pump = _organism(server.url)
+    async def fill(self, url: str, closing: AsyncExitStack) -> None:
+        """See `Stage`."""
+        self.agent = await Ours.connect(url)
+        closing.push_async_callback(self.agent.close)
+        self.raw = await Raw.connect(url)
+        closing.push_async_callback(self.raw.close)
+        self.caller = await closing.enter_async_context(AgentMesh(url))
+        self.pump = _organism(url)
         self.pump.register("it", self._answer, Ask, output_class=Told)
         self.pump.register("changed", self._arrived, Changed)
         self.pump.register("ordered", self._arrived, Ordered)
-        await enter(self.pump)
-        await _until_known(self.caller, "bench.it")
+        await closing.enter_async_context(self.pump)
+        await until_known(self.caller, "bench.it")
 
     @staticmethod
     async def _answer(ask: Ask, metadata: HandlerMetadata) -> HandlerResponse:
@@ -178,7 +162,7 @@ class _Stage:
                 await do(number)
             return Sample((perf_counter() - start) / count * 1e6)
 
-        return lambda: self._runner.run(measure())
+        return self.in_loop(measure)
 
     def costing(self, do: Do, count: int) -> Callable[[], Sample]:
         """Many at a time, in processor time."""
@@ -192,11 +176,11 @@ class _Stage:
             await asyncio.gather(*(some(first) for first in range(_AT_ONCE)))
             return watch.sample(count)
 
-        return lambda: self._runner.run(measure())
+        return self.in_loop(measure)
 
     def watching(self, count: int) -> Callable[[], Sample]:
         """`watched`."""
-        return lambda: self._runner.run(self.watched(count))
+        return self.in_loop(lambda: self.watched(count))
 
 
 def _check(ask: models.Ask, told: models.Told) -> None:
@@ -211,16 +195,7 @@ def _organism(url: str) -> StreamPump:
         "kv": [{"watch": "bench.changed", "to": "changed", "payload_class": Changed, "resume": "bench"}],
         "subjects": [{"subscribe": "bench.orders", "to": "ordered", "payload_class": Ordered, "durable": "bench"}],
     }
-    pump = StreamPump(OrganismConfig(name="bench", mesh=MeshConfig(url=url, **mesh)))
-    pump.attach(Bridge(pump))
-    return pump
-
-
-async def _until_known(mesh: AgentMesh, name: str) -> None:
-    async with aclosing(mesh.catalog_changes()) as changes:
-        async for change in changes:
-            if change.name == name:
-                return
+    return organism(url, "bench", **mesh)
 
 
 def rows(size: Size) -> list[Row]:

@@ -19,22 +19,19 @@ from __future__ import annotations
 import asyncio
 import itertools
 import tempfile
-from collections.abc import Callable, Coroutine
-from contextlib import AsyncExitStack, aclosing
+from collections.abc import Callable
+from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
 from typing import Any, Final
 
+from benchmarks.bridge.stage import Stage, organism, until_known
 from benchmarks.measure import Baselines, Case, Row, Sample, Stopwatch, Target, run_rounds
 from benchmarks.messages import LARGE, SMALL, text_for
 from benchmarks.size import Size
 from xml_pipeline import HandlerMetadata, HandlerResponse, StreamPump
-from xml_pipeline.bridge import Bridge
-from xml_pipeline.config import OrganismConfig
-from xml_pipeline.config.mesh import MeshConfig
 from xml_pipeline.crypto import Identity
-from xml_pipeline.mesh import AgentMesh, EmbeddedServer
 
 __all__ = ["rows"]
 
@@ -71,40 +68,23 @@ async def _answer(ask: Ask, metadata: HandlerMetadata) -> HandlerResponse:
     return HandlerResponse.respond(Told(f"{ask.message} {ask.number}"))
 
 
-Measurement = Callable[[], Coroutine[Any, Any, Sample]]
-
-
-class _Stage:
+class _Stage(Stage):
     """A server and four organisms, two of which sign."""
 
     def __init__(self) -> None:
-        self._runner = asyncio.Runner()
-        self._closing = AsyncExitStack()
+        super().__init__()
         self._callers: dict[str, tuple[StreamPump, str, type]] = {}
 
-    def __enter__(self) -> _Stage:
-        try:
-            self._runner.run(self._open())
-        except BaseException:
-            self.__exit__()
-            raise
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        with self._runner:
-            self._runner.run(self._closing.aclose())
-
-    async def _open(self) -> None:
-        enter = self._closing.enter_async_context
-        server = await enter(EmbeddedServer())
-        directory = Path(self._closing.enter_context(tempfile.TemporaryDirectory()))
+    async def fill(self, url: str, closing: AsyncExitStack) -> None:
+        """See `Stage`."""
+        directory = Path(closing.enter_context(tempfile.TemporaryDirectory()))
         keys = {name: _key(directory, name) for name in ("asking", "answering")}
         trust = [{"organism": name, "key": key.get_public_key_base64()} for name, key in keys.items()]
         for way, signed in (("plain", False), ("signed", True)):
             names = [f"{name}-{way}" for name in keys] if not signed else list(keys)
             answering, asking = (
-                _organism(
-                    server.url,
+                organism(
+                    url,
                     name,
                     keys[name].path if signed else "",
                     trust=trust if signed else [],
@@ -113,10 +93,10 @@ class _Stage:
                 for index, name in reversed(list(enumerate(names)))
             )
             answering.register("it", _answer, Ask, output_class=Told)
-            await enter(answering)
-            await enter(asking)
+            await closing.enter_async_context(answering)
+            await closing.enter_async_context(asking)
             bridge: Any = asking.attachments[0]
-            await _until_known(bridge.mesh, f"{names[1]}.it")
+            await until_known(bridge.mesh, f"{names[1]}.it")
             self._callers[way] = (asking, "envelope", Ask)
             if not signed:
                 self._callers[_JSON] = (asking, "json", Question)
@@ -139,7 +119,7 @@ class _Stage:
             wall = (perf_counter() - start) / count * 1e6
             return Sample(wall) if by_wall else watch.sample(count)
 
-        return lambda: self._runner.run(measure())
+        return self.in_loop(measure)
 
 
 def _key(directory: Path, name: str) -> Identity:
@@ -148,25 +128,12 @@ def _key(directory: Path, name: str) -> Identity:
     return Identity.load(directory / f"{name}.key")
 
 
-def _agents(organism: str) -> list[dict[str, Any]]:
-    shared = {"name": f"{organism}.it", "output_class": Told}
+def _agents(callee: str) -> list[dict[str, Any]]:
+    shared = {"name": f"{callee}.it", "output_class": Told}
     return [
         {**shared, "as": "envelope", "payload_class": Ask},
         {**shared, "as": "json", "payload_class": Question},
     ]
-
-
-def _organism(url: str, name: str, identity: str, **mesh: Any) -> StreamPump:
-    pump = StreamPump(OrganismConfig(name=name, identity_path=identity, mesh=MeshConfig(url=url, **mesh)))
-    pump.attach(Bridge(pump))
-    return pump
-
-
-async def _until_known(mesh: AgentMesh, name: str) -> None:
-    async with aclosing(mesh.catalog_changes()) as changes:
-        async for change in changes:
-            if change.name == name:
-                return
 
 
 def rows(size: Size) -> list[Row]:

@@ -54,13 +54,13 @@ class File:
         self.url = url
         (directory / "bridged_app.py").write_text(MODULE)
 
-    def write(self, mesh, listeners="[echo]"):
+    def write(self, mesh, listeners="[echo]", version="0.1.0"):
         names = yaml_names(listeners)
         said = "".join(
             f"- {{name: {name}, description: d, payload_class: bridged_app.Ask, handler: bridged_app.{name}}}\n"
             for name in names
         )
-        text = f"organism: {{name: org}}\nlisteners:\n{said}mesh:\n  url: {self.url}\n"
+        text = f"organism: {{name: org, version: {version}}}\nlisteners:\n{said}mesh:\n  url: {self.url}\n"
         self.path.write_text(text + textwrap.indent(textwrap.dedent(mesh), "  "))
         return str(self.path)
 
@@ -186,6 +186,23 @@ async def test_another_handler_behind_the_same_name(file, mesh):
 async def spin_until_shouted(mesh):
     while await mesh.call("it", {"message": "hi"}, idempotent=True) != {"reply": "HI"}:
         pass
+
+
+async def test_another_version_of_the_organism_is_told_in_the_contracts(file, mesh):
+    section = "expose: [{listener: echo}, {listener: echo, as: fixed, version: 7.0.0}]\n"
+    pump = await StreamPump.from_yaml(file.write(section, version="1.0.0"))
+    async with pump:
+        await until_names(mesh, "fixed", "org.echo")
+        assert [(await mesh.contract(name)).version for name in ("org.echo", "fixed")] == ["1.0.0", "7.0.0"]
+        before = [part for _, part in pump.attachments[0]._parts]
+        file.write(section, version="1.1.0")
+        assert pump.reload_config().success
+        while (await mesh.contract("org.echo")).version != "1.1.0":
+            pass
+        assert (await mesh.contract("fixed")).version == "7.0.0"
+        after = [part for _, part in pump.attachments[0]._parts]
+        assert [known is part for known, part in zip(before, after, strict=True)] == [False, True]
+        assert await mesh.call("org.echo", {"message": "hi"}) == {"reply": "hi"}
 
 
 async def test_a_broken_file_changes_nothing(file, mesh):
@@ -475,11 +492,19 @@ async def test_an_agent_that_was_found_gives_way_to_a_listener_of_its_name(file,
 async def test_what_is_found_while_its_pattern_is_taken_away_is_not_offered(file, mesh):
     pump = await StreamPump.from_yaml(file.write(PATTERN))
     async with pump:
-        ((_, part),) = pump.attachments[0]._parts
+        bridge_of = pump.attachments[0]
+        read, begun, go = bridge_of.mesh.parts.directory.contract, asyncio.Event(), asyncio.Event()
+
+        async def slowly(name):
+            begun.set()
+            await go.wait()
+            return await read(name)
+
+        bridge_of.mesh.parts.directory.contract = slowly
         echo_on(mesh, "shout")
-        await spin(lambda: "shout" in pump.listeners)
-        peer = part._peers.pop("shout")  # as if its contract were still being read
+        await begun.wait()
         file.write("agents: []\n")
         assert pump.reload_config().success
-        part._add("shout", peer, pump.attachments[0].mesh)
+        go.set()
+        await spin(lambda: not bridge_of._changing)
         assert "shout" not in pump.listeners

@@ -11,7 +11,7 @@ import pytest
 
 from tests.bridge.kit import organism
 from tests.mesh.kit import Tap, spin
-from xml_pipeline import HandlerMetadata
+from xml_pipeline import HandlerMetadata, HandlerResponse
 from xml_pipeline.bridge import subject_durable
 
 
@@ -57,13 +57,13 @@ async def order(peer, number):
     assert "stream" in json.loads(answer.data)
 
 
-async def pending(peer):
-    info = json.loads((await peer.request("$JS.API.CONSUMER.INFO.mesh-clerk.clerk", b"")).data)
+async def pending(peer, stream):
+    info = json.loads((await peer.request(f"$JS.API.CONSUMER.INFO.{stream}.clerk", b"")).data)
     return info["num_pending"] + info["num_ack_pending"]
 
 
-async def until_none_is_pending(peer):
-    while await pending(peer):  # noqa: ASYNC110  # the server announces nothing
+async def until_none_is_pending(peer, stream="mesh-clerk"):
+    while await pending(peer, stream):  # noqa: ASYNC110  # the server announces nothing
         await asyncio.sleep(0.01)
 
 
@@ -192,6 +192,87 @@ async def test_what_is_no_payload_is_buried_at_once(server, peer, clerk):
         assert (letter.data, letter.headers["X-Mesh-Dead-Attempts"]) == (b"{", "1")
         await until_none_is_pending(peer)
     assert clerk.taken.empty()
+
+
+# -- no echo -----------------------------------------------------------------------------------------------------------
+
+OUT = {"publish": "orders.new", "listener": "out", "payload_class": Order}
+
+
+def echoing(url, clerk, name="org", **entry):
+    """Publishes what it takes."""
+    said = {"subscribe": "orders.new", "to": "clerk", "payload_class": Order, "durable": "clerk", **entry}
+    pump = organism(url, name, subjects=[said, OUT])
+    pump.register("clerk", clerk.take, Order)
+    return pump
+
+
+async def test_what_the_organism_publishes_is_acknowledged_and_not_handled(server, peer, clerk):
+    clerk.go.set()
+    other = Clerk()
+    other.go.set()
+    async with (
+        echoing(server.url, clerk) as pump,
+        echoing(server.url, clerk),
+        echoing(server.url, other, "other", durable="other"),
+    ):
+        for number in range(10):
+            await pump.inject("out", Order(number))
+        await pump.wait_idle()
+        await pump.attachments[0].mesh.parts.link.flush(5.0)
+        await order(peer, 99)
+        await spin(lambda: len(other.done) == 11)
+        await until_none_is_pending(peer)
+    assert clerk.done == [99]
+    assert sorted(other.done) == [*range(10), 99]
+
+
+async def test_with_echo_it_is_handled(server, peer, clerk):
+    clerk.go.set()
+    async with echoing(server.url, clerk, echo=True) as pump:
+        await pump.inject("out", Order(1))
+        assert await clerk.taken.get() == 1
+        await until_none_is_pending(peer)
+
+
+ROUNDS = 5
+
+
+@pytest.mark.parametrize(("is_wanted", "rounds"), [(True, ROUNDS), (False, 1)])
+async def test_what_is_published_in_answer_goes_round_only_where_that_is_wanted(server, peer, is_wanted, rounds):
+    seen = []
+
+    async def raise_it(order: Order, metadata: HandlerMetadata) -> HandlerResponse | None:
+        seen.append(order.number)
+        return HandlerResponse(Order(order.number + 1), "out") if order.number < ROUNDS else None
+
+    said = {"subscribe": "orders.new", "to": "raise", "payload_class": Order, "durable": "clerk", "echo": is_wanted}
+    pump = organism(server.url, subjects=[said, OUT])
+    pump.register("raise", raise_it, Order)
+    async with pump:
+        tap = await Tap.on(peer, "orders.new")
+        await order(peer, 1)
+        for _ in range(ROUNDS if is_wanted else 2):
+            await tap.next()
+        await until_none_is_pending(peer)
+        assert sorted(seen) == list(range(1, rounds + 1))
+
+
+@pytest.mark.usefixtures("quickly")
+async def test_nor_does_what_it_gives_up_come_back(server, peer, clerk):
+    clerk.go.set()
+    clerk.fails.add(1)
+    tap = await Tap.on(peer, "orders.dead")
+    config = {"name": "ALL", "subjects": ["orders.>"], "storage": "memory"}
+    await peer.request("$JS.API.STREAM.CREATE.ALL", json.dumps(config).encode())
+    async with taking(server.url, clerk, subscribe="orders.*", dead_letters="orders.dead", max_deliver=1) as pump:
+        await order(peer, 1)
+        await tap.next()
+        await order(peer, 2)
+        await spin(lambda: clerk.done == [2])
+        await until_none_is_pending(peer, "ALL")
+        assert clerk.taken.qsize() == 2
+        assert len(pump.dead_letters.list()) == 1
 
 
 async def test_a_stream_that_is_there_is_used(server, peer, clerk):

@@ -7,7 +7,7 @@ import json
 import pytest
 
 from tests.bridge.kit import Ask, echo, organism
-from tests.mesh.kit import Tap
+from tests.mesh.kit import Tap, spin
 from xml_pipeline import HandlerMetadata
 from xml_pipeline.bridge.event_feed import events_of
 from xml_pipeline.errors import HandlerError
@@ -17,8 +17,8 @@ async def fail(ask: Ask, metadata: HandlerMetadata) -> None:
     raise ValueError("no")
 
 
-def watched(url, name="shop"):
-    pump = organism(url, name, events=True)
+def watched(url, name="shop", **mesh):
+    pump = organism(url, name, events=True, **mesh)
     pump.register("echo", echo, Ask)
     pump.register("desk.fail", fail, Ask)
     return pump
@@ -69,6 +69,20 @@ async def test_a_level_silences_them(server, peer, mesh):
             await pump.request("desk.fail", Ask("x"))
         await until(events, "OutcomeEvent", code="handler")
     assert all(json.loads(message.data)["event"] != "message_failed" for message in drain(logs))
+
+
+async def test_no_node_of_the_organism_gets_them_where_it_follows_its_own_subjects(server):
+    follows = [{"subscribe": "mesh.pump.>", "to": "echo", "payload_class": Ask}]
+    nodes = [watched(server.url, subjects=follows) for _ in range(2)]
+    other = watched(server.url, "other")
+    async with nodes[0], nodes[1], other:
+        for pump in (nodes[0], other):
+            await pump.request("echo", Ask("x"))
+            await pump.wait_idle()
+            await pump.attachments[0].mesh.parts.link.flush(5.0)
+        for node in nodes:  # what they get is no payload
+            await spin(node.dead_letters.list)
+            assert {json.loads(letter.wire)["organism"] for letter in node.dead_letters.list()} == {"other"}
 
 
 def drain(tap):

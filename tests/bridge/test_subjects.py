@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 
@@ -123,6 +124,14 @@ async def test_messages_are_published(server, peer):
             await pump.request("out", Price(2.5, "a.>"))
 
 
+@pytest.mark.parametrize("symbol", ["a=b", "x" * 3_000])
+async def test_what_only_a_key_may_have_in_it_is_no_subject(server, symbol):
+    out = {"publish": "alerts.{symbol}", "listener": "out", "payload_class": Price}
+    async with organism(server.url, subjects=[out]) as pump:
+        with pytest.raises(ValidationError):
+            await pump.request("out", Price(1.0, symbol))
+
+
 async def test_what_is_published_here_does_not_come_back(server, peer, ticker):
     pump = organism(
         server.url,
@@ -140,8 +149,8 @@ async def test_what_is_published_here_does_not_come_back(server, peer, ticker):
         assert (await ticker.taken.get())[0].symbol == "foreign"
 
 
-def both_ways(url, ticker, name="org"):
-    entry = {"subscribe": "prices.{symbol}", "to": "ticker", "payload_class": Price}
+def both_ways(url, ticker, name="org", **more):
+    entry = {"subscribe": "prices.{symbol}", "to": "ticker", "payload_class": Price, **more}
     pump = organism(
         url, name, subjects=[entry, {"publish": "prices.{symbol}", "listener": "out", "payload_class": Price}]
     )
@@ -162,6 +171,40 @@ async def test_nor_to_another_node_of_the_organism(server, peer, ticker):
         await peer.publish("prices.foreign", b'{"value": 1}')
         assert [(await ticker.taken.get())[0].symbol for _ in range(2)] == ["foreign", "foreign"]
         assert (await other.taken.get())[0].symbol == "foreign"
+
+
+async def test_it_does_where_that_is_wanted(server, ticker):
+    other = Ticker()
+    async with both_ways(server.url, ticker, echo=True) as pump, both_ways(server.url, other, echo=True):
+        await pump.inject("out", Price(1.0, "own"))
+        assert (await ticker.taken.get())[0].symbol == "own"
+        assert (await other.taken.get())[0].symbol == "own"
+
+
+ROUNDS = 5
+
+
+@pytest.mark.parametrize("queue", ["", "q"])
+@pytest.mark.parametrize(("is_wanted", "rounds"), [(True, ROUNDS), (False, 1)])
+async def test_what_is_published_in_answer_goes_round_only_where_that_is_wanted(server, peer, queue, is_wanted, rounds):
+    seen = []
+
+    async def raise_it(price: Price, metadata: HandlerMetadata) -> HandlerResponse | None:
+        seen.append(price.value)
+        return HandlerResponse(Price(price.value + 1, price.symbol), "out") if price.value < ROUNDS else None
+
+    entry = {"subscribe": "prices.{symbol}", "to": "raise", "payload_class": Price, "queue": queue, "echo": is_wanted}
+    out = {"publish": "prices.{symbol}", "listener": "out", "payload_class": Price}
+    pump = organism(server.url, subjects=[entry, out])
+    pump.register("raise", raise_it, Price)
+    async with pump:
+        tap = await Tap.on(peer, "prices.>")
+        await peer.publish("prices.abc", b'{"value": 1}')
+        last = ROUNDS if is_wanted else 2
+        assert [json.loads((await tap.next()).data)["value"] for _ in range(last)] == list(range(1, last + 1))
+        await peer.publish("prices.last", b'{"value": 9}')
+        await spin(lambda: 9 in seen)
+        assert seen == [*range(1, rounds + 1), 9]
 
 
 async def test_a_publisher_is_a_source(server, mesh, ticker):

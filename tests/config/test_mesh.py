@@ -97,6 +97,17 @@ expose: [{listener: greeter, peer_table: narow}]
     10:44 mesh.expose[0].peer_table: no peer table is called 'narow', did you mean 'narrow'?
 expose: [{listener: greeter, tags: [5]}]
     10:39 mesh.expose[0].tags[0]: must be text, not 5
+expose: [{listener: greeter, name: x}]
+    10:32 mesh.expose[0].name: unknown key, did you mean 'as'?
+expose: [{listener: greeter, as: x, name: y}]
+    10:39 mesh.expose[0].name: unknown key
+expose: [{listener: greeter, name: x, tagz: []}, 5, {listener: greeter, name: x}]
+    10:32 mesh.expose[0].name: unknown key, did you mean 'as'?
+    10:41 mesh.expose[0].tagz: unknown key, did you mean 'tags'?
+    10:52 mesh.expose[1]: must be a mapping of keys to values, not 5
+    10:75 mesh.expose[2].name: unknown key, did you mean 'as'?
+agents: [{name: a, local_name: b}]
+    10:22 mesh.agents[0].local_name: unknown key, did you mean 'as'?
 expose: [{listener: greeter, tagz: []}]
     10:32 mesh.expose[0].tagz: unknown key, did you mean 'tags'?
 agents: [{}]
@@ -223,6 +234,10 @@ subjects: [{subscribe: a, to: greeter, CLASS, stream: s, max_deliver: 3}]
     10:100 mesh.subjects[0].max_deliver: is only for 'durable'
 subjects: [{publish: a, listener: x, CLASS, queue: q}]
     10:81 mesh.subjects[0].queue: is only for 'subscribe'
+subjects: [{publish: a, listener: x, CLASS, echo: true}]
+    10:80 mesh.subjects[0].echo: is only for 'subscribe'
+subjects: [{subscribe: a, to: greeter, CLASS, echo: maybe}]
+    10:82 mesh.subjects[0].echo: must be true or false, not the text 'maybe'
 subjects: [{publish: 'a.>', listener: x, CLASS}]
     10:24 mesh.subjects[0].publish: 'a.>' SEGMENTS, '{field}', joined by dots
 subjects: [{subscribe: 'a. b', to: greeter, CLASS}]
@@ -343,7 +358,8 @@ kv:
 - {watch: c, to: second, payload_class: handlers.Greeting}
 - {put: "a.{name}.done", listener: kv.done, payload_class: handlers.Greeting, description: d}
 subjects:
-- {subscribe: "prices.{name}.>", to: greeter, payload_class: handlers.Greeting, queue: q, max_in_flight: 5}
+- {subscribe: "prices.{name}.>", to: greeter, payload_class: handlers.Greeting, queue: q, max_in_flight: 5,
+   echo: true}
 - {subscribe: orders, to: greeter, payload_class: handlers.Greeting, durable: clerk, stream: s, max_deliver: 1,
    ack_wait: 1, dead_letters: dead}
 - {publish: "alerts.{name}", listener: out, payload_class: handlers.Greeting}
@@ -406,14 +422,15 @@ def test_names_are_read_of_any_data(raw: Any) -> None:
 # -- what may be meant as it is ----------------------------------------------------------------------------------------
 
 
-def warnings(organism: Organism, watch: str, put: str, more: str = "") -> list[str]:
-    kv = [
-        f"- {{watch: '{watch}', to: greeter, payload_class: handlers.Greeting{more}}}",
-        f"- {{put: '{put}', listener: out, payload_class: handlers.Greeting}}",
-    ]
-    report = organism.report(LISTENERS + "".join(f"  {line}\n" for line in ["kv:", *kv]))
+def warned(organism: Organism, kind: str, *entries: str) -> list[str]:
+    lines = [f"- {{{entry}, payload_class: handlers.Greeting}}" for entry in entries]
+    report = organism.report(LISTENERS + "".join(f"  {line}\n" for line in [f"{kind}:", *lines]))
     assert report.problems == ()
     return [str(warning).removeprefix(f"{organism.file}:") for warning in report.warnings]
+
+
+def warnings(organism: Organism, watch: str, put: str, more: str = "") -> list[str]:
+    return warned(organism, "kv", f"watch: '{watch}', to: greeter{more}", f"put: '{put}', listener: out")
 
 
 def test_a_put_that_the_same_organism_watches_is_worth_a_warning(organism: Organism) -> None:
@@ -423,6 +440,34 @@ def test_a_put_that_the_same_organism_watches_is_worth_a_warning(organism: Organ
     assert warnings(organism, "a.{name}.raw", "a.{name}.done") == []
     assert warnings(organism, "a.{name}.raw", "a.{name}.raw", ", echo: true") == []
     assert warnings(organism, "a.{name}.raw", "a.{name}.raw", ", echo: false") == []  # it is said on purpose
+
+
+@pytest.mark.parametrize("more", ["", ", queue: q", ", durable: d"])
+def test_a_publication_that_the_same_organism_follows_is_worth_a_warning(organism: Organism, more: str) -> None:
+    def told(follows: str, publishes: str, echo: str = "") -> list[str]:
+        entries = f"subscribe: '{follows}', to: greeter{more}{echo}", f"publish: '{publishes}', listener: out"
+        return warned(organism, "subjects", *entries)
+
+    assert told("a.*", "a.{name}") == [
+        "11:17 mesh.subjects[0].subscribe: what subjects[1] publishes may fit, and does not come back to this "
+        "organism without 'echo: true'"
+    ]
+    assert told("a.*", "b.{name}") == []
+    assert told("a.*", "a.{name}", ", echo: true") == []
+    assert told("a.*", "a.{name}", ", echo: false") == []  # it is said on purpose
+
+
+@pytest.mark.parametrize(("more", "follows"), [("", "mesh.dead.d"), (", dead_letters: gone.ones", "gone.*")])
+def test_so_are_dead_letters_that_it_follows(organism: Organism, more: str, follows: str) -> None:
+    def told(echo: str) -> list[str]:
+        entry = f"subscribe: '{follows}', to: greeter{echo}"
+        return warned(organism, "subjects", f"subscribe: a, to: greeter, durable: d{more}", entry)
+
+    assert told("") == [
+        "12:17 mesh.subjects[1].subscribe: what subjects[0] gives up may fit, and does not come back to this "
+        "organism without 'echo: true'"
+    ]
+    assert told(", echo: true") == []
 
 
 SEGMENTS = st.sampled_from(["a", "b", "ab", "b2"])

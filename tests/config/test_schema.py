@@ -149,6 +149,7 @@ GOOD = [
     with_mesh(f"kv: [{{watch: '{{x}}.>', to: a, resume: r, {CLASS}}}, {{put: 'b.{{x}}', listener: l, {CLASS}}}]"),
     with_mesh(f"subjects: [{{subscribe: b, to: a, {CLASS}, durable: d, max_deliver: 1, ack_wait: 0.5}}]"),
     with_mesh(f"subjects: [{{subscribe: b, to: a, {CLASS}, queue: q}}, {{publish: c, listener: l, {CLASS}}}]"),
+    with_mesh(f"subjects: [{{subscribe: b, to: a, {CLASS}, durable: d, echo: true}}]"),
     with_table("name: t, entries: [{listener: a, peers: [a]}, {listener: system.buffer, peers: }]"),
     with_listener(", agent: '${AGENT:-true}', concurrency: null, rate: null").replace("a.B", "[a.B, 'a:C']"),
 ]
@@ -227,7 +228,10 @@ BAD = [
             *("kv: [{}]", "kv: [{watch: b, to: a}]", f"kv: [{{watch: b, {CLASS}}}]", f"kv: [{{put: b, {CLASS}}}]"),
             *(f"kv: [{{watch: b, to: a, echo: 1, {CLASS}}}]", f"subjects: [{{to: a, {CLASS}}}]", "subjects: [{}]"),
             f"subjects: [{{subscribe: b, to: a, durable: d, max_deliver: 0, {CLASS}}}]",
+            f"subjects: [{{subscribe: b, to: a, echo: 1, {CLASS}}}]",
             f"trust: [{{key: {KEY}, organism: b, policy: maybe}}]",
+            *("expose: [{listener: a, name: b}]", "expose: [{listener: a, as: b, name: b}]"),
+            *("agents: [{name: b, local_name: c}]", "agents: [{name: b, as: c, local_name: c}]"),
         )
     ),
     *(

@@ -4,6 +4,7 @@ import copy
 import json
 import pickle
 
+import openagentmesh
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -21,14 +22,14 @@ CODED = [
 @pytest.mark.parametrize("cls", CODED)
 def test_all_are_made_alike_and_say_something(cls):
     assert str(cls()) == cls().message != ""
-    error = cls("what", agent="a.b", request_id="ab12", details={"x": 1})
+    error = cls(message="what", agent="a.b", request_id="ab12", details={"x": 1})
     assert (error.message, error.agent, error.request_id, error.details["x"]) == ("what", "a.b", "ab12", 1)
     assert error.code == cls.default_code
 
 
 @pytest.mark.parametrize("cls", [cls for cls in CODED if cls not in (errors.ConnectionLost, errors.ServerMissing)])
 def test_each_comes_back_as_its_class(cls):
-    read = MeshError.from_wire(cls("what", details={"key": "k"}).to_json())
+    read = MeshError.from_wire(cls(message="what", details={"key": "k"}).to_json())
     assert type(read) is cls
     assert (read.message, read.details) == ("what", {"key": "k"})
 
@@ -125,3 +126,26 @@ def test_they_can_be_copied(cls, copied):
     again = copied(error)
     assert type(again) is cls
     assert (again.message, again.code, again.details) == ("what", error.code, {"a": 1})
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments", "told"),
+    [
+        ("InvocationMismatch", ("an.agent", "a sentence", "id"), ("agent", "message", "request_id")),
+        ("MeshTimeout", ("a.subject", 3.0), ("subject", "timeout")),
+        (
+            "ChunkSequenceError",
+            ("an.agent", "id", {"expected_seq": 2, "got_seq": 4}),
+            ("agent", "request_id", "details"),
+        ),
+        ("MeshError", ("a_code", "a sentence", "an.agent", "id", {"a": 1}), ("code", "message", "agent", "details")),
+    ],
+)
+def test_a_program_for_the_sdk_makes_them_as_it_did(name, arguments, told):
+    ours, theirs = getattr(errors, name)(*arguments), getattr(openagentmesh, name)(*arguments)
+    assert [getattr(ours, key) for key in told] == [getattr(theirs, key) for key in told]
+    assert ours.code == theirs.code
+
+
+def test_a_chunk_that_is_missing_is_named():
+    assert "2" in str(errors.ChunkSequenceError(details={"expected_seq": 2, "got_seq": 4}))

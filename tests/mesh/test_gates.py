@@ -577,7 +577,7 @@ async def test_one_that_cannot_be_activated_is_tried_again(caplog):
         async def activate(self, agent: Any) -> None:
             if self.failures:
                 self.failures -= 1
-                raise MeshTimeout("slow")
+                raise MeshTimeout(message="slow")
             await super().activate(agent)
 
     host = FailingHost()

@@ -8,7 +8,6 @@ Which server it talks to stays the same as long as the pump runs.
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import logging
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
@@ -20,26 +19,22 @@ from xml_pipeline.bridge.discovered import Discovered
 from xml_pipeline.bridge.event_feed import EventFeed
 from xml_pipeline.bridge.exposed import Exposed
 from xml_pipeline.bridge.incoming import IncomingCalls
-from xml_pipeline.bridge.kv_put import KVPut
-from xml_pipeline.bridge.kv_watched import KVWatched
 from xml_pipeline.bridge.outgoing import OutgoingCalls
+from xml_pipeline.bridge.part_maker import PartMaker, entries_of
 from xml_pipeline.bridge.peer import MeshPeer
 from xml_pipeline.bridge.refused import Refused
-from xml_pipeline.bridge.subject_durable import SubjectDurable
-from xml_pipeline.bridge.subject_followed import SubjectFollowed
-from xml_pipeline.bridge.subject_published import SubjectPublished
+from xml_pipeline.bridge.sink import Sink
 from xml_pipeline.config import broadcast_group
-from xml_pipeline.config.mesh import MeshConfig, agent_name_fault
+from xml_pipeline.config.mesh import MeshConfig
 from xml_pipeline.crypto import TrustStore
 from xml_pipeline.errors import ConfigurationError
-from xml_pipeline.mesh import AgentMesh, KVEntry, MeshError
-from xml_pipeline.mesh import headers as h
-from xml_pipeline.mesh.subjects import events_subject
+from xml_pipeline.mesh import AgentMesh, MeshError
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine, Mapping, Sequence
 
     from xml_pipeline.bridge.part import Part
+    from xml_pipeline.bridge.part_maker import Entry
     from xml_pipeline.config import OrganismConfig
     from xml_pipeline.message_bus.listener import Listener
     from xml_pipeline.message_bus.stream_pump import StreamPump
@@ -48,8 +43,6 @@ __all__ = ["Bridge"]
 
 logger = logging.getLogger(__name__)
 
-_Entry = tuple[str, Any]
-"""What kind of entry, and the entry. Two equal ones are the same."""
 _SERVER = ("url", "creds", "tls_cert", "tls_key", "tls_ca")
 
 
@@ -73,7 +66,7 @@ class Bridge:
         self._url = url
         self._intake = intake
         self._config = MeshConfig()
-        self._parts: list[tuple[_Entry, Part]] = []
+        self._parts: list[tuple[Entry, Part]] = []
         self._closing = AsyncExitStack()
         self._mesh: AgentMesh | None = None
         self._turn = asyncio.Lock()
@@ -83,8 +76,9 @@ class Bridge:
         self._refused = Refused(engine.events)
         self._border = Border(lambda: pump.identity, self._refused, lambda: pump.engine.limits.max_message_bytes)
         self._baggage = BaggageRoom(engine.budgets)
-        self._incoming = IncomingCalls(lambda: pump.config.name, self._border, self._baggage)
-        self._outgoing = OutgoingCalls(lambda: pump.config.name, self._border, self._baggage)
+        incoming = IncomingCalls(lambda: pump.config.name, self._border, self._baggage)
+        outgoing = OutgoingCalls(lambda: pump.config.name, self._border, self._baggage)
+        self._maker = PartMaker(pump, incoming, outgoing)
 
     @property
     def refused(self) -> Mapping[str, int]:
@@ -110,75 +104,16 @@ class Bridge:
         if self._mesh is not None and any(getattr(section, key) != getattr(self._config, key) for key in _SERVER):
             logger.warning("reload: the mesh's server stays the same until the next start")
         kept = list(self._parts)
-        parts: list[tuple[_Entry, Part]] = []
-        for entry in _entries(section, self._intake):
+        parts: list[tuple[Entry, Part]] = []
+        for entry in entries_of(config, section, self._intake):
             known = next((each for each in kept if each[0] == entry), None)
             if known is not None:
                 kept.remove(known)
-            parts.append(known or (entry, self._part(entry, config)))
+            parts.append(known or (entry, self._maker.make(entry)))
         _check_names([part for _, part in parts])
         return _Change(self, section, parts, _trust(section), _said(config, section))
 
-    def _part(self, entry: _Entry, config: OrganismConfig) -> Part:
-        kind, said = entry
-        engine = self._pump.engine
-        if kind == "expose":
-            name = said.name or f"{config.name}.{said.listener}"
-            fault = agent_name_fault(name)
-            if fault is not None:
-                raise ConfigurationError(f"mesh.expose: {said.listener!r} needs 'as', the name on the mesh: {fault}")
-            return Exposed(said, name, said.version or config.version, self._listener, engine.gateway, self._incoming)
-        if kind == "events":
-            return EventFeed(engine.events, config.name)
-        if kind == "agents" and said.name and said.payload_class is not None:
-            return MeshPeer(said, engine.dispatcher.lending, self._outgoing)
-        if kind == "agents" and not said.subscribe:
-            return Discovered(said, engine, engine.dispatcher.lending, self._outgoing)
-        if kind == "kv" and said.watch:
-            return KVWatched(said, engine.gateway, engine.dead_letters, self._is_own)
-        if kind == "kv":
-            return KVPut(said, engine.dispatcher.lending, self._origin)
-        if kind == "agents":
-            return SubjectFollowed(
-                events_subject(said.subscribe),
-                said.to,
-                said.payload_class,
-                engine.gateway,
-                engine.dead_letters,
-                frames=True,
-            )
-        if kind == "subjects" and said.publish:
-            return SubjectPublished(said, engine.dispatcher.lending, self._origin)
-        if kind == "subjects" and not said.durable:
-            return SubjectFollowed(
-                said.subscribe,
-                said.to,
-                said.payload_class,
-                engine.gateway,
-                engine.dead_letters,
-                queue=said.queue,
-                max_in_flight=said.max_in_flight,
-                is_own=self._has_published,
-            )
-        if kind == "subjects":
-            return SubjectDurable(said, engine.gateway, engine.dead_letters)
-        raise ConfigurationError(f"mesh.{kind}: not supported in this version")
-
-    def _origin(self) -> str:
-        """What every node of the organism puts with its values and messages. A name may hold what a header may not."""
-        digest = hashlib.sha256(self._pump.config.name.encode("utf-8", "surrogatepass")).hexdigest()
-        return f"organism:{digest[:32]}"
-
-    def _is_own(self, change: KVEntry[bytes]) -> bool:
-        return change.origin == self._origin()
-
-    def _has_published(self, headers: Mapping[str, str]) -> bool:
-        return headers.get(h.ORIGIN) == self._origin()
-
-    def _listener(self, name: str) -> Listener | None:
-        return self._pump.engine.table.listeners.get(name)
-
-    def put(self, section: MeshConfig, parts: list[tuple[_Entry, Part]], trust: TrustStore) -> None:
+    def put(self, section: MeshConfig, parts: list[tuple[Entry, Part]], trust: TrustStore) -> None:
         """Have these parts from now on; the change of a reload does it."""
         self._border.trust = trust
         before, self._parts, self._config = self._parts, parts, section
@@ -292,7 +227,7 @@ class Bridge:
 _FAREWELL = 30.0
 _PAUSE = 1.0
 """Seconds until what could not start tries again."""
-_OUTWARD = (KVPut, MeshPeer, SubjectPublished)
+_OUTWARD = (Sink, MeshPeer)
 
 
 @dataclass(frozen=True, slots=True)
@@ -301,7 +236,7 @@ class _Change:
 
     bridge: Bridge
     section: MeshConfig
-    parts: list[tuple[_Entry, Part]]
+    parts: list[tuple[Entry, Part]]
     trust: TrustStore
     said: frozenset[str]
 
@@ -318,13 +253,6 @@ class _Change:
     def apply(self) -> None:
         """Put it into effect."""
         self.bridge.put(self.section, self.parts, self.trust)
-
-
-def _entries(section: MeshConfig, intake: bool) -> list[_Entry]:
-    entries = [(kind, entry) for kind in ("expose", "agents", "kv", "subjects") for entry in getattr(section, kind)]
-    if not intake:
-        entries = [each for each in entries if each[0] != "expose" and getattr(each[1], "to", None) is None]
-    return [("events", True), *entries] if section.events else entries
 
 
 def _said(config: OrganismConfig, section: MeshConfig) -> frozenset[str]:

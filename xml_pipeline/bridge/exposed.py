@@ -37,9 +37,7 @@ class Exposed:
     """One exposed listener.
 
     Args:
-        entry: what the configuration says.
-        name: what it is called on the mesh.
-        version: of the agent.
+        entry: what the configuration says, with the name on the mesh and the version.
         find: gives the listener in force; ``None`` while there is none of this name.
         gateway: the way into the pump.
         calls: lets requests in.
@@ -50,15 +48,12 @@ class Exposed:
     def __init__(
         self,
         entry: ExposeConfig,
-        name: str,
-        version: str,
         find: Callable[[str], Listener | None],
         gateway: Gateway,
         calls: IncomingCalls,
     ) -> None:
         self.entry = entry
-        self.name = name
-        self._version = version
+        self.name = entry.name
         self._find = find
         self._gateway = gateway
         self._calls = calls
@@ -107,7 +102,7 @@ class Exposed:
             name=self.name,
             description=entry.description or listener.description,
             tags=entry.tags,
-            version=self._version,
+            version=entry.version,
             max_concurrency=entry.max_concurrency,
             max_queue=entry.max_queue,
             timeout=entry.timeout,

@@ -2,14 +2,15 @@
 
 A payload is the object of its fields, with three exceptions, which make every agent of the mesh one that a listener can
 be, and the other way round: a class without fields is no body at all; a class `Value` with the one field ``value``
-stands for the bare value, which may be a number, a list or anything else; and of several classes, a value is of the
-first that takes it.
+stands for the bare value, which may be a number, a list or anything else, and where there is no body is its default or
+``None``, if it has or may be that; and of several classes, a value is of the first that takes it.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from types import MappingProxyType
 from typing import Any, Final
 
@@ -73,14 +74,22 @@ class JsonForm:
             ValidationError: it is not JSON, or of none of the classes.
         """
         if not body and not values:
-            if self._empty:
-                return self._empty[0].from_json({})
-            raise ValidationError("the request has no payload", step="mesh")
+            return self._of_nothing()
         try:
             data = from_json(body or b"{}", allow_inf_nan=False)
         except ValueError as error:
             raise ValidationError(f"the payload is not JSON: {error}", step="mesh") from error
         return self.of(self._filled(data, values) if values and isinstance(data, dict) else data)
+
+    def _of_nothing(self) -> Any:
+        """The payload that no body at all stands for: a class without fields, a bare value's default, or ``None``."""
+        if self._empty:
+            return self._empty[0].from_json({})
+        for codec in self._codecs:
+            for data in ({}, {"value": None}) if _is_value(codec) else ():
+                with suppress(XError):
+                    return codec.from_json(data)
+        raise ValidationError("the request has no payload", step="mesh")
 
     def _filled(self, data: dict[str, Any], values: Mapping[str, str]) -> dict[str, Any]:
         """With what is not said in it, as far as a class has such fields."""

@@ -9,7 +9,7 @@ nothing is decided by it.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from xml_pipeline.bridge.baggage import Baggage
 from xml_pipeline.bridge.extensions import caller_element
@@ -35,6 +35,9 @@ if TYPE_CHECKING:
     from xml_pipeline.mesh.raw import RawRequest
 
 __all__ = ["IncomingCall", "IncomingCalls"]
+
+_NOTHING: Final = b"{}"
+"""How hosts say ``None``. For a chunk that is ``null``, there are clients that end the stream."""
 
 
 class IncomingCall(Protocol):
@@ -75,7 +78,6 @@ class IncomingCalls:
         self._organism = organism
         self._border = border
         self._room = room
-        self._writer = PayloadWriter()
 
     async def admit(
         self, request: RawRequest, agent: str, entry: ExposeConfig, form: JsonForm, *, own: bool = False
@@ -100,7 +102,7 @@ class IncomingCalls:
             origin = caller_element(letter.sender, letter.thread, verified.key_id or "")
             payload = letter.payloads[0] if len(letter.payloads) == 1 else letter.payloads
             arrival = self._arrival(request, entry, payload, sender, [origin], baggage)
-            return _EnvelopeCall(arrival, letter, f"{self._organism()}.{entry.listener}", self._border, self._writer)
+            return _EnvelopeCall(arrival, letter, f"{self._organism()}.{entry.listener}", self._border)
         if not own:
             self._border.admit_plain(agent)
         payload = form.read(request.body)
@@ -158,7 +160,8 @@ class _JsonCall:
         return json_of(payload)
 
     def chunk(self, payload: Any) -> bytes:
-        return json_of(payload)
+        body = json_of(payload)
+        return _NOTHING if body == b"null" else body
 
     def end(self) -> None:
         return None
@@ -167,12 +170,11 @@ class _JsonCall:
 class _EnvelopeCall:
     """One that is answered with envelopes."""
 
-    def __init__(self, arrival: Arrival, letter: Letter, own_name: str, border: Border, writer: PayloadWriter) -> None:
+    def __init__(self, arrival: Arrival, letter: Letter, own_name: str, border: Border) -> None:
         self.arrival = arrival
         self._letter = letter
         self._own_name = own_name
         self._border = border
-        self._writer = writer
         self._count = 0
 
     def answer(self, payload: Any) -> bytes:
@@ -186,7 +188,7 @@ class _EnvelopeCall:
         return self._signed(write_end(self._own_name, self._letter.sender, self._letter.thread, self._count))
 
     def _written(self, payload: Any, number: int | None) -> bytes:
-        text = self._writer.write(payload).text
+        text = PayloadWriter().write(payload).text  # one that stays would keep every class of every agent
         return self._signed(write_answer(text, self._own_name, self._letter.sender, self._letter.thread, number))
 
     def _signed(self, envelope: bytes) -> bytes:

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Final
 from third_party.xmlable import codec_of
 from xml_pipeline.bridge.extensions import entry_element
 from xml_pipeline.bridge.forms import JsonForm
+from xml_pipeline.bridge.kept import keep
 from xml_pipeline.bridge.templates import Template
 from xml_pipeline.errors import ConversationCancelled, PipelineError, PumpStopped, ValidationError
 from xml_pipeline.mesh import KVEntry, KVKeyNotFound, MeshError
@@ -191,16 +192,8 @@ class KVWatched:
 
     def _keep(self, change: KVEntry[bytes], error: PipelineError) -> None:
         """Nobody will handle it: keep it where somebody can look at it."""
-        self._dead_letters.add(
-            wire=change.value,
-            target=self._target,
-            from_id=_SENDER,
-            thread_id="",
-            conversation_id="",
-            code=error.code,
-            detail=f"{change.key}, revision {change.revision}: {error.detail}",
-            step="mesh",
-        )
+        place = f"{change.key}, revision {change.revision}"
+        keep(self._dead_letters, error, change.value, place=place, sender=_SENDER, target=self._target)
 
 
 class _Key:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Final, Protocol
+from weakref import WeakKeyDictionary
 
 from third_party.xmlable import XError, codec_of
 from xml_pipeline.bridge.forms import envelope_names
@@ -103,7 +104,8 @@ class OutgoingCalls:
         self._organism = organism
         self._border = border
         self._room = room
-        self._names: dict[str, tuple[CatalogEntry, frozenset[str]]] = {}
+        # By who reads the answers, i.e. by the listener that stands for the agent: it goes with that.
+        self._names: WeakKeyDictionary[AnswerReader, tuple[CatalogEntry, frozenset[str]]] = WeakKeyDictionary()
 
     async def begin(
         self,
@@ -130,7 +132,7 @@ class OutgoingCalls:
         headers = self._room.for_call(metadata).to_headers()
         codec = codec_of(type(payload))
         if not self._border.must_sign(agent) and (
-            not reader.knows_class or codec.name not in await self._taken(mesh, agent)
+            not reader.knows_class or codec.name not in await self._taken(mesh, agent, reader)
         ):
             return _JsonCall(agent, write_json(), headers, self._border, reader)
         caller = f"{self._organism()}.{metadata.from_id}"
@@ -142,18 +144,18 @@ class OutgoingCalls:
         plain = _JsonCall(agent, b"", headers, self._border, reader)
         return _EnvelopeCall(plain, envelope, caller, metadata.thread_id)
 
-    async def _taken(self, mesh: AgentMesh, agent: str) -> frozenset[str]:
+    async def _taken(self, mesh: AgentMesh, agent: str, reader: AnswerReader) -> frozenset[str]:
         """The classes that an agent takes in envelopes, by what its contract says as long as its entry is the same."""
         entry = mesh.parts.catalog.entry(agent)
         if entry is None:
             return frozenset()
-        known = self._names.get(agent)
+        known = self._names.get(reader)
         if known is None or known[0] is not entry:
             try:
                 contract = await mesh.parts.directory.contract(agent)
             except MeshError:
                 return frozenset()
-            known = self._names[agent] = (entry, envelope_names(contract))
+            known = self._names[reader] = (entry, envelope_names(contract))
         return known[1]
 
 
@@ -178,7 +180,16 @@ class _JsonCall:
             data = decode(body)
         except (ValueError, RecursionError) as error:
             raise HandlerError(f"the agent's answer is not JSON: {error}", step="mesh", target=self.agent) from error
-        return self.reader.of_json(data)
+        try:
+            return self.reader.of_json(data)
+        except HandlerError:
+            if data != {}:
+                raise
+            return self._nothing()
+
+    def _nothing(self) -> Any:
+        """What an agent that has nothing to answer sends, whatever it says that it answers, is an empty object."""
+        return self.reader.of_json(None)
 
     def read_chunk(self, body: bytes) -> Any:
         return self.read(body)
@@ -217,7 +228,8 @@ class _EnvelopeCall:
         letter = self._letter(body)
         if letter.number != self._count:
             raise ChunkSequenceError(
-                f"The stream of {self._plain.agent} has the number {letter.number} where {self._count} was to come."
+                message=f"The stream of {self._plain.agent} has the number {letter.number} "
+                f"where {self._count} was to come."
             )
         self._is_complete = letter.is_end
         if letter.is_end:
@@ -227,7 +239,8 @@ class _EnvelopeCall:
 
     def finish(self) -> None:
         if not self._is_complete:
-            raise ChunkSequenceError(f"The stream of {self._plain.agent} was cut off after {self._count} answers.")
+            text = f"The stream of {self._plain.agent} was cut off after {self._count} answers."
+            raise ChunkSequenceError(message=text)
 
     def _letter(self, body: bytes) -> Letter:
         agent, border = self._plain.agent, self._plain.border

@@ -10,12 +10,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Final
 
 from third_party.xmlable import codec_of
 from xml_pipeline.bridge.extensions import subject_element
 from xml_pipeline.bridge.forms import JsonForm
+from xml_pipeline.bridge.kept import keep
 from xml_pipeline.bridge.senders import claimed_by, sender_of
 from xml_pipeline.bridge.templates import Template
 from xml_pipeline.errors import PipelineError, PumpStopped, ValidationError
@@ -25,6 +26,7 @@ from xml_pipeline.mesh.durable import Delivery, Durable
 from xml_pipeline.message_bus.gateway import Arrival, Gateway
 
 if TYPE_CHECKING:
+    from xml_pipeline.bridge.subject_followed import IsOwn
     from xml_pipeline.config.mesh import SubjectConfig
     from xml_pipeline.mesh import AgentMesh
     from xml_pipeline.message_bus.dead_letters import DeadLetters
@@ -34,7 +36,6 @@ __all__ = ["SubjectDurable"]
 
 logger = logging.getLogger(__name__)
 
-_DEAD: Final = "mesh.dead."
 _FIRST_DELAY: Final = 1.0
 _LONGEST_DELAY: Final = 30.0
 _REASON: Final = "X-Mesh-Dead-Reason"
@@ -49,16 +50,27 @@ class SubjectDurable:
         entry: what the configuration says, with its class.
         gateway: the way into the pump.
         dead_letters: the pump's.
+        is_own: says of the headers of a message whether this organism has sent it; with ``None`` its own come back.
+        origin: gives the name that is sent with what is given up.
     """
 
     listeners: Sequence[Listener] = ()
 
-    def __init__(self, entry: SubjectConfig, gateway: Gateway, dead_letters: DeadLetters) -> None:
+    def __init__(
+        self,
+        entry: SubjectConfig,
+        gateway: Gateway,
+        dead_letters: DeadLetters,
+        is_own: IsOwn | None,
+        origin: Callable[[], str],
+    ) -> None:
         assert isinstance(entry.payload_class, type) and entry.to is not None
         self.entry = entry
         self._target = entry.to
         self._gateway = gateway
         self._dead_letters = dead_letters
+        self._is_own = is_own
+        self._origin = origin
         self._template = Template(entry.subscribe)
         self._form = JsonForm([codec_of(entry.payload_class)])
         self._mesh: AgentMesh | None = None
@@ -116,6 +128,9 @@ class SubjectDurable:
 
     async def _deliver(self, delivery: Delivery) -> None:
         message = delivery.message
+        if self._is_own is not None and self._is_own(message.headers or {}):
+            await delivery.done()  # it would come round for ever
+            return
         values = self._template.values(message.subject)
         try:
             payload = self._form.read(message.data, values or {})
@@ -142,29 +157,20 @@ class SubjectDurable:
 
     async def _bury(self, delivery: Delivery, error: PipelineError) -> None:
         """Nobody will handle it any more: keep it where somebody can look at it, then give it up."""
-        message, entry = delivery.message, self.entry
+        message = delivery.message
         logger.error("mesh: %s is given up after %d attempts: %s", message.subject, delivery.times, error.detail)
         sender = sender_of(claimed_by(message.headers))
-        self._dead_letters.add(
-            wire=message.data,
-            target=self._target,
-            from_id=sender,
-            thread_id="",
-            conversation_id="",
-            code=error.code,
-            detail=f"{message.subject}: {error.detail}",
-            step="mesh",
-        )
+        keep(self._dead_letters, error, message.data, place=message.subject, sender=sender, target=self._target)
         headers = {
             _REASON: error.code,
             _SUBJECT: message.subject,
             _ATTEMPTS: str(delivery.times),
             h.INSTANCE_ID: "" if self._mesh is None else self._mesh.instance_id,
+            h.ORIGIN: self._origin(),
         }
         try:
             if self._mesh is not None:
-                subject = entry.dead_letters or _DEAD + entry.durable
-                await self._mesh.parts.link.publish(subject, message.data, headers=headers)
+                await self._mesh.parts.link.publish(self.entry.dead_letter_subject, message.data, headers=headers)
         except MeshError as lost:
             logger.warning("mesh: the dead letter of %s could not be published: %s", message.subject, lost)
             delivery.again(_FIRST_DELAY)

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Final
 from third_party.xmlable import codec_of
 from xml_pipeline.bridge.extensions import subject_element
 from xml_pipeline.bridge.forms import JsonForm
+from xml_pipeline.bridge.kept import keep
 from xml_pipeline.bridge.senders import claimed_by, sender_of
 from xml_pipeline.bridge.templates import Template
 from xml_pipeline.errors import PipelineError, ValidationError
@@ -28,11 +29,14 @@ if TYPE_CHECKING:
     from xml_pipeline.message_bus.dead_letters import DeadLetters
     from xml_pipeline.message_bus.listener import Listener
 
-__all__ = ["SubjectFollowed"]
+__all__ = ["IsOwn", "SubjectFollowed"]
 
 logger = logging.getLogger(__name__)
 
 _MOST_WAITING: Final = 1_000
+
+IsOwn = Callable[[Mapping[str, str]], bool]
+"""Says of the headers of a message whether this organism has sent it."""
 
 
 class SubjectFollowed:
@@ -47,7 +51,7 @@ class SubjectFollowed:
         queue: the group in which each message goes to one member only; empty for none.
         max_in_flight: messages under way at a time.
         frames: these are a publisher's events, whose end and errors are no payloads.
-        is_own: says of the headers of a message whether this organism has published it.
+        is_own: says of the headers of a message whether this organism has sent it; with ``None`` its own come back.
     """
 
     listeners: Sequence[Listener] = ()
@@ -63,7 +67,7 @@ class SubjectFollowed:
         queue: str = "",
         max_in_flight: int = 64,
         frames: bool = False,
-        is_own: Callable[[Mapping[str, str]], bool] = lambda _: False,
+        is_own: IsOwn | None = None,
     ) -> None:
         self._template = Template(subject)
         self._target = target
@@ -115,9 +119,7 @@ class SubjectFollowed:
         logger.error("mesh: following %s is not permitted: %s", self._template.text, error)
 
     def _arrived(self, message: Message) -> None:
-        mesh = self._mesh
-        is_ours = mesh is not None and claimed_by(message.headers) == mesh.instance_id
-        if not self._frames and (is_ours or self._is_own(message.headers or {})):
+        if self._is_own is not None and (self._is_ours(message) or self._is_own(message.headers or {})):
             return  # of this node, or another one of the organism: it would come round for ever
         self._waiting.append(message)
         if len(self._waiting) > _MOST_WAITING:
@@ -126,6 +128,9 @@ class SubjectFollowed:
             if self.dropped & (self.dropped - 1) == 0:  # the first, the second, the fourth, ...
                 logger.error("mesh: %s comes too fast: %d given up so far", self._template.text, self.dropped)
         self._begin()
+
+    def _is_ours(self, message: Message) -> bool:
+        return self._mesh is not None and claimed_by(message.headers) == self._mesh.instance_id
 
     def _begin(self) -> None:
         while self._waiting and len(self._working) < self._max_in_flight:
@@ -169,13 +174,5 @@ class SubjectFollowed:
         return kind is FrameKind.CHUNK
 
     def _keep(self, message: Message, sender: str, error: PipelineError) -> None:
-        self._dead_letters.add(
-            wire=message.data,
-            target=self._target,
-            from_id=sender,
-            thread_id="",
-            conversation_id="",
-            code=error.code,
-            detail=f"{message.subject}: {error.detail}",
-            step="mesh",
-        )
+        place = message.subject
+        keep(self._dead_letters, error, message.data, place=place, sender=sender, target=self._target)

@@ -43,6 +43,7 @@ __all__ = [
 
 _SEGMENT: Final = re.compile(r"[a-zA-Z0-9_-]+")
 _FIELD: Final = re.compile(r"\{([^\W\d]\w*)\}")
+_DEAD: Final = "mesh.dead."
 _SCHEMES: Final = ("nats://", "tls://", "ws://", "wss://")
 
 
@@ -287,6 +288,11 @@ class SubjectConfig(ConfigModel):
     stream: AgentName = Field(
         default="", description="With 'durable': the stream that holds the subject; found, or made, if absent."
     )
+    echo: Flag = Field(
+        default=False,
+        description="With 'subscribe': also what this organism has sent itself, on whichever node, e.g. by an entry "
+        "with 'publish'.",
+    )
     max_deliver: Count = Field(default=5, description="With 'durable': attempts before a message is given up.")
     max_in_flight: Count = Field(default=64, description="Messages that are under way at a time.")
     ack_wait: Seconds = Field(
@@ -303,7 +309,7 @@ class SubjectConfig(ConfigModel):
     @model_validator(mode="after")
     def _one_of_two(self) -> SubjectConfig:
         durably = ("stream", "max_deliver", "ack_wait", "dead_letters")
-        inward = ("subscribe", "to", "queue", "durable", *durably, "max_in_flight")
+        inward = ("subscribe", "to", "queue", "durable", *durably, "max_in_flight", "echo")
         _one_direction(self, inward, ("publish", "listener", "description"))
         if self.queue and self.durable:
             raise ValueError("has both 'queue' and 'durable'; nodes that share a 'durable' share the work anyway")
@@ -311,6 +317,11 @@ class SubjectConfig(ConfigModel):
         if problems:
             raise InvalidConfiguration(problems)
         return self
+
+    @property
+    def dead_letter_subject(self) -> str:
+        """Where what was given up goes; empty without ``durable``."""
+        return self.dead_letters or (_DEAD + self.durable if self.durable else "")
 
 
 class TrustConfig(ConfigModel):

@@ -6,14 +6,25 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass
 from typing import Any, Final
 
+from xml_pipeline.config.base import ConfigModel
 from xml_pipeline.config.crosscheck import ListenerFacts
-from xml_pipeline.config.mesh import MeshConfig, agent_name_fault, fields_in, pattern_matches
+from xml_pipeline.config.mesh import (
+    ExposeConfig,
+    KVConfig,
+    MeshAgentConfig,
+    MeshConfig,
+    SubjectConfig,
+    agent_name_fault,
+    fields_in,
+    pattern_matches,
+)
 from xml_pipeline.config.names import reserved_fault
 from xml_pipeline.config.problems import Hints, KeyPath, Problem, quoted
 
-__all__ = ["MeshNames", "check_mesh", "mesh_warnings"]
+__all__ = ["MeshNames", "check_mesh", "mesh_warnings", "python_names"]
 
 _LISTS: Final = ("agents", "kv", "subjects")
+_RENAMED: Final[dict[str, type[ConfigModel]]] = {"expose": ExposeConfig, "agents": MeshAgentConfig}
 _TEMPLATES: Final = {"kv": ("watch", "put"), "subjects": ("subscribe", "publish")}
 
 
@@ -78,14 +89,45 @@ def check_mesh(
 
 def mesh_warnings(mesh: MeshConfig) -> list[Problem]:
     """What may be meant as it is, with paths that begin at the section."""
-    puts = [(index, entry.put) for index, entry in enumerate(mesh.kv) if entry.put]
+    puts = [(f"kv[{index}] puts", entry.put) for index, entry in enumerate(mesh.kv) if entry.put]
+    return _echoes("kv", "watch", mesh.kv, puts) + _echoes("subjects", "subscribe", mesh.subjects, list(_sent(mesh)))
+
+
+def _sent(mesh: MeshConfig) -> Iterator[tuple[str, str]]:
+    """What sends to subjects, and where to."""
+    for index, entry in enumerate(mesh.subjects):
+        if entry.publish:
+            yield f"subjects[{index}] publishes", entry.publish
+        if entry.durable:
+            yield f"subjects[{index}] gives up", entry.dead_letter_subject
+
+
+def _echoes(
+    kind: str, key: str, entries: Sequence[KVConfig | SubjectConfig], sent: Sequence[tuple[str, str]]
+) -> list[Problem]:
+    """Entries that may wait for what the organism sends itself, where they do not say whether they want it."""
     return [
-        Problem(f"what kv[{other}] puts may fit, and does not come back to this organism without 'echo: true'", path)
-        for index, entry in enumerate(mesh.kv)
-        if entry.watch and "echo" not in entry.model_fields_set
-        for other, put in puts
-        if _may_fit(put, entry.watch)
-        for path in [("kv", index, "watch")]
+        Problem(f"what {what} may fit, and does not come back to this organism without 'echo: true'", path)
+        for index, entry in enumerate(entries)
+        if getattr(entry, key) and "echo" not in entry.model_fields_set
+        for what, template in sent
+        if _may_fit(template, getattr(entry, key))
+        for path in [(kind, index, key)]
+    ]
+
+
+def python_names(raw: Any) -> list[Problem]:
+    """Keys that are what Python calls a field, as ``as`` is no name there; files have one name for a thing.
+
+    Args:
+        raw: the section as it stands in the file.
+    """
+    return [
+        Problem(f"unknown key, did you mean {quoted(field.alias)}?", (kind, index, name), at_key=True)
+        for kind, model in _RENAMED.items()
+        for index, entry in _entries_of(raw, kind)
+        for name, field in model.model_fields.items()
+        if field.alias is not None and name in entry and field.alias not in entry  # with both, the model objects
     ]
 
 
@@ -102,8 +144,14 @@ def _may_fit(put: str, watch: str) -> bool:
 
 def _raw_entries(raw: Any) -> Iterator[Mapping[str, Any]]:
     for key in _LISTS:
-        entries = raw.get(key) if isinstance(raw, dict) else None
-        yield from (entry for entry in entries or () if isinstance(entry, dict)) if isinstance(entries, list) else ()
+        yield from (entry for _, entry in _entries_of(raw, key))
+
+
+def _entries_of(raw: Any, key: str) -> Iterator[tuple[int, Mapping[str, Any]]]:
+    entries = raw.get(key) if isinstance(raw, dict) else None
+    for index, entry in enumerate(entries if isinstance(entries, list) else ()):
+        if isinstance(entry, dict):
+            yield index, entry
 
 
 def _own_names(mesh: MeshConfig, listeners: Mapping[str, ListenerFacts]) -> list[Problem]:

@@ -22,7 +22,7 @@ from xml_pipeline.config.interpolation import reread
 from xml_pipeline.config.limits import LimitFields
 from xml_pipeline.config.llm import LLMConfig, LLMFields, name_problems
 from xml_pipeline.config.mesh import MeshConfig, with_classes
-from xml_pipeline.config.mesh_rules import MeshNames, check_mesh, mesh_warnings
+from xml_pipeline.config.mesh_rules import MeshNames, check_mesh, mesh_warnings, python_names
 from xml_pipeline.config.model import ListenerConfig, OrganismConfig
 from xml_pipeline.config.names import BUILTIN_NAMES
 from xml_pipeline.config.peer_tables import PeerTableConfig, check_peer_tables
@@ -170,6 +170,7 @@ def parse_listener(raw: Any, *, hints: Hints) -> ListenerConfig:
 
 def _document(raw: dict[str, Any], hints: Hints, parsed: Parsed) -> OrganismDocument | None:
     top = {key: value for key, value in raw.items() if key != "listeners"}
+    parsed.problems += [problem.under(("mesh",)) for problem in python_names(raw.get("mesh"))]
     try:
         return OrganismDocument.model_validate(top)
     except ValidationError as error:

@@ -161,7 +161,7 @@ def _unknown_key(path: KeyPath, model: type[BaseModel], hints: Hints, elsewhere:
     place = None if elsewhere is None else elsewhere(str(path[-1]), owner)
     if place is not None:
         return f"unknown key here; {quoted(str(path[-1]))} belongs {place}"
-    names = list(owner.model_fields) if owner is not None else []
+    names = [field.alias or name for name, field in owner.model_fields.items()] if owner is not None else []
     return f"unknown key{hints.did_you_mean(str(path[-1]), names, owner.__name__ if owner is not None else '')}"
 
 

@@ -236,7 +236,8 @@ class Catalog:
                 loop = asyncio.get_running_loop()
                 if loop.time() + pause > deadline or not self._link.is_open:
                     if isinstance(error, KVConflict):
-                        raise MeshTimeout("The catalog could not be written: others were always faster.") from error
+                        text = "The catalog could not be written: others were always faster."
+                        raise MeshTimeout(message=text) from error
                     raise
                 await asyncio.sleep(pause * random.uniform(0.1, 1.0))  # spreads load, hides nothing
                 pause = min(_LONGEST_PAUSE, pause * 2)

@@ -131,7 +131,12 @@ class Client:
             left = deadline - loop.time()
             try:
                 written = body if isinstance(body, bytes) else body()
-                return await self._call_once(name, subject, written, left, result_type, headers)
+                request_id, message = await self._ask_once(name, subject, written, left, headers)
+                reply = Reply.read(message.headers, message.data)
+                if reply.kind is ReplyKind.NO_RESPONDERS and self._may_come_back(name, deadline):
+                    await asyncio.sleep(_AGAIN)  # nobody has heard it, so that it is not made twice
+                    continue
+                return self._result(reply, message, name, request_id, result_type)
             except (ConnectionLost, NotAvailable, AgentDied, NotFound) as error:
                 if not idempotent or deadline - loop.time() < _AGAIN:
                     raise
@@ -146,29 +151,35 @@ class Client:
         else:
             await self._link.wait_up(deadline - loop.time())
 
-    async def _call_once(
-        self,
-        name: str,
-        subject: str,
-        body: bytes,
-        timeout: float,
-        result_type: Any,
-        headers: Mapping[str, str] | None,
-    ) -> Any:
+    def _may_come_back(self, name: str, deadline: float) -> bool:
+        """Whether the server was away until a moment ago, and nobody takes requests yet for an agent that was there."""
+        is_known = isinstance(self._directory.absent(name), NotAvailable)
+        return self._link.is_fresh and is_known and deadline - asyncio.get_running_loop().time() >= _AGAIN
+
+    async def _ask_once(
+        self, name: str, subject: str, body: bytes, timeout: float, headers: Mapping[str, str] | None
+    ) -> tuple[str, Message]:
+        """One attempt; its request's id, and what came."""
         request_id = new_id()
         with self._replies.expect(subject, name) as expected:
             request = Request(request_id, instance_id=self._instance_id, deadline=timeout, accept=expected.inbox)
             try:
                 expected.begin(timeout)
                 await self._link.publish(subject, body, expected.inbox, _with(headers, request), timeout=timeout)
-                message = await expected.wait()
+                return request_id, await expected.wait()
             except asyncio.CancelledError:
                 self._cancel(request_id)
                 raise
             except MeshError as error:
                 error.agent, error.request_id = name, request_id
                 raise
-        reply = Reply.read(message.headers, message.data)
+
+    def _result(self, reply: Reply, message: Message, name: str, request_id: str, result_type: Any) -> Any:
+        """What an answer says.
+
+        Raises:
+            MeshError: it is an error, or cannot be read.
+        """
         if reply.kind is ReplyKind.ANSWER:
             if reply.usage:
                 collect(reply.usage)

@@ -384,7 +384,7 @@ class Connection:
                 async with asyncio.timeout(timeout):
                     await answer
             except TimeoutError as error:
-                raise MeshTimeout("The server did not answer in time.", timeout=timeout) from error
+                raise MeshTimeout(message="The server did not answer in time.", timeout=timeout) from error
         if not self.is_alive:
             raise ConnectionLost
 

@@ -130,6 +130,7 @@ class Durable:
         self._held: dict[str, Delivery] = {}
         self._requests = 0
         self._asked = 0  # messages that the request under way may still bring
+        self._trouble: MeshError | None = None
         self._news = asyncio.Event()
         self._reading: asyncio.Task[None] | None = None
         self._tending: asyncio.Task[None] | None = None
@@ -268,7 +269,10 @@ class Durable:
         except TimeoutError:
             if self._asked:
                 self._asked = 0
-                raise MeshTimeout("The server gave no sign of life.") from None
+                raise MeshTimeout(message="The server gave no sign of life.") from None
+        trouble, self._trouble = self._trouble, None
+        if trouble is not None:
+            raise trouble
 
     async def _until_up(self) -> None:
         while not self._link.is_up and not self._is_over:
@@ -286,8 +290,8 @@ class Durable:
         if status and message.subject.startswith(self._inbox):
             if message.subject == f"{self._inbox}.{self._requests}" and status != "100":
                 self._asked = 0
-                if status not in _NOTHING_YET:
-                    _log.warning("the server ended a request for %s: %s", self._subject, status)
+                if status not in _NOTHING_YET:  # e.g. because the consumer was removed
+                    self._trouble = StorageError(f"The server ended a request: {status}")
             self._news.set()
             return
         numbers = Delivered.of(message.reply)
@@ -313,7 +317,7 @@ class Durable:
             except ConnectionLost:
                 if self._is_over:
                     break
-                await self._link.wait_up(_EXPIRES)
+                await self._until_up()
                 continue
             except MeshTimeout as error:
                 _log.debug("confirming a message of %s: %s", self._subject, error)

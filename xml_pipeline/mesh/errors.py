@@ -157,7 +157,7 @@ def _text(value: object) -> str:
 
 
 class _Coded(MeshError):
-    """An error whose class says its code; all are made alike."""
+    """An error whose class says its code. All take their message first, but for three that the SDK makes otherwise."""
 
     def __init__(
         self,
@@ -185,10 +185,20 @@ class HandlerError(_Coded):
 
 
 class InvocationMismatch(_Coded):
-    """The agent exists, and is not used in this way."""
+    """The agent exists, and is not used in this way. Its arguments stand in the order of the ``openagentmesh`` SDK."""
 
     default_code = "invocation_mismatch"
     default_message = "The agent cannot be used in this way."
+
+    def __init__(
+        self,
+        agent: str = "",
+        message: str = "",
+        request_id: str = "",
+        *,
+        details: dict[str, Any] | None = None,
+    ) -> None:
+        super().__init__(message, agent=agent, request_id=request_id, details=details)
 
 
 class NotFound(_Coded):
@@ -211,6 +221,10 @@ class MeshTimeout(_Coded, TimeoutError):
     Args:
         subject: where something was awaited.
         timeout: for how many seconds.
+        message: a sentence of one's own; else one is made of these two.
+        agent: see `MeshError`, as the following.
+        request_id: see there.
+        details: see there.
     """
 
     default_code = "timeout"
@@ -218,10 +232,10 @@ class MeshTimeout(_Coded, TimeoutError):
 
     def __init__(
         self,
-        message: str = "",
-        *,
         subject: str = "",
         timeout: float = 0.0,
+        *,
+        message: str = "",
         agent: str = "",
         request_id: str = "",
         details: dict[str, Any] | None = None,
@@ -269,10 +283,24 @@ class InvalidReply(_Coded):
 
 
 class ChunkSequenceError(_Coded):
-    """A chunk is missing or came twice; ``details`` has ``expected_seq`` and ``got_seq``."""
+    """A chunk is missing or came twice; ``details`` has ``expected_seq`` and ``got_seq``. Its arguments stand in the
+    order of the ``openagentmesh`` SDK."""
 
     default_code = "chunk_sequence_error"
     default_message = "The chunks of the stream are not complete."
+
+    def __init__(
+        self,
+        agent: str = "",
+        request_id: str = "",
+        details: dict[str, Any] | None = None,
+        *,
+        message: str = "",
+    ) -> None:
+        if not message and details:
+            expected, got = details.get("expected_seq", "?"), details.get("got_seq", "?")
+            message = f"Chunk {expected} of the stream should have come, and {got} came."
+        super().__init__(message, agent=agent, request_id=request_id, details=details)
 
 
 class ConnectionFailed(_Coded):
@@ -405,7 +433,7 @@ def error_from_code(
     cls = _BY_CODE.get(code)
     if cls is None:
         return MeshError(code, message, agent, request_id, details)
-    return cls(message, agent=agent, request_id=request_id, details=details)
+    return cls(message=message, agent=agent, request_id=request_id, details=details)
 
 
 def for_peers(error: MeshError, *, agent: str, request_id: str) -> MeshError:

@@ -101,7 +101,7 @@ async def _next(news: asyncio.Queue[Message | MeshError]) -> Message:
         async with asyncio.timeout(_TIMEOUT):
             found = await news.get()
     except TimeoutError:
-        raise MeshTimeout("The server did not send what it has in time.", timeout=_TIMEOUT) from None
+        raise MeshTimeout(message="The server did not send what it has in time.", timeout=_TIMEOUT) from None
     if isinstance(found, MeshError):
         raise found
     return found

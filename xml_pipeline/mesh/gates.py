@@ -71,7 +71,7 @@ class _Key:
         except MeshTimeout:
             raise
         except TimeoutError:
-            raise MeshTimeout("The server did not send the value in time.", timeout=_READ_WITHIN) from None
+            raise MeshTimeout(message="The server did not send the value in time.", timeout=_READ_WITHIN) from None
         if not self._is_told:
             self._tell(None)
 

@@ -52,7 +52,7 @@ CREDIT: Final = "X-Mesh-Credit"  # chunks that the consumer takes before it give
 TRACEPARENT: Final = "traceparent"
 THREAD: Final = "X-Mesh-Thread"  # of the caller's organism: where its call comes from
 BUDGET: Final = "X-Mesh-Budget"  # tokens that the caller's conversation has left
-ORIGIN: Final = "X-Mesh-Origin"  # whose value of a key it is, for those who do not want their own back
+ORIGIN: Final = "X-Mesh-Origin"  # whose value or message it is, for those who do not want their own back
 
 OK: Final = "ok"
 ERROR: Final = "error"

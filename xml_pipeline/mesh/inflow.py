@@ -84,13 +84,13 @@ class Inflow:
             raise
         if message is None:
             text = f"Nothing came from the stream of {self._name} for {self._timeout:g} s."
-            raise MeshTimeout(text, timeout=self._timeout, agent=self._name, request_id=self._request_id)
+            raise MeshTimeout(message=text, timeout=self._timeout, agent=self._name, request_id=self._request_id)
         return message
 
     def _count(self, seq: int) -> None:
         if seq != self._received:
             raise ChunkSequenceError(
-                f"The stream of {self._name} has the number {seq} where {self._received} was to come.",
+                message=f"The stream of {self._name} has the number {seq} where {self._received} was to come.",
                 agent=self._name,
                 request_id=self._request_id,
                 details={"expected_seq": self._received, "got_seq": seq},

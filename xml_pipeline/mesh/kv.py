@@ -231,7 +231,7 @@ class KV:
         except MeshError:
             raise
         except TimeoutError:
-            raise MeshTimeout(f"The keys {pattern} were not complete in time.", timeout=timeout) from None
+            raise MeshTimeout(message=f"The keys {pattern} were not complete in time.", timeout=timeout) from None
 
     async def _list(self, pattern: str) -> _Entries:
         found: dict[str, KVEntry[bytes]] = {}

@@ -281,7 +281,7 @@ class Cursor:
                     await self._news.wait()
             except TimeoutError:
                 self._is_asking = self._is_made = False
-                raise MeshTimeout("The server gave no sign of life.") from None
+                raise MeshTimeout(message="The server gave no sign of life.") from None
         trouble, self._trouble = self._trouble, None
         if trouble is not None and not self._waiting:
             raise trouble

@@ -39,6 +39,7 @@ _log = logging.getLogger(__name__)
 
 _FLUSH_TIMEOUT = 10.0
 _MOST_DENIALS = 256
+_SETTLING = 1.0  # seconds that connecting may take, beyond the longest pause before it
 
 
 class Subscription:
@@ -99,6 +100,7 @@ class Link:
         self._up = asyncio.Event()
         self._reconnecting: asyncio.Task[None] | None = None
         self._relief: asyncio.Task[None] | None = None
+        self._waiting = 0
         self._delay = 0.0  # before the next attempt to connect
         self._since = 0.0  # when there was a connection, in the loop's time
         self._is_open = False
@@ -114,6 +116,17 @@ class Link:
     def is_up(self) -> bool:
         """Whether there is a connection."""
         return self._up.is_set()
+
+    @property
+    def waiting(self) -> int:
+        """How many wait for a connection, see `wait_up`."""
+        return self._waiting
+
+    @property
+    def is_fresh(self) -> bool:
+        """Whether the connection was made again only a moment ago, so that others may not be back yet."""
+        moment = self.options.longest_delay + _SETTLING
+        return self.losses > 0 and self.is_up and asyncio.get_running_loop().time() < self._since + moment
 
     @property
     def max_payload(self) -> int:
@@ -153,11 +166,14 @@ class Link:
             ConnectionLost: there was none in time.
         """
         self._check_open()
+        self._waiting += 1
         try:
             async with asyncio.timeout(timeout):  # `wait_for` may swallow a cancellation
                 await self._up.wait()
         except TimeoutError:
             raise ConnectionLost from None
+        finally:
+            self._waiting -= 1
 
     def _lost(self, error: MeshError) -> None:
         if not self._is_open:
@@ -303,7 +319,7 @@ class Link:
                     await self._relieved()
         except TimeoutError:
             text = "The server takes nothing at the moment; nothing was sent."
-            raise MeshTimeout(text, timeout=timeout or 0.0) from None
+            raise MeshTimeout(message=text, timeout=timeout or 0.0) from None
 
     async def _relieved(self) -> None:
         """Wait until what waits was written; one round trip serves all who wait."""

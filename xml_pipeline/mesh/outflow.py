@@ -135,7 +135,7 @@ class Outflow:
                 left = since + self._patience - loop.time()
                 if left <= 0:
                     text = f"The consumer of the stream took nothing for {self._patience:g} s."
-                    raise MeshTimeout(text, timeout=self._patience, request_id=self._request_id)
+                    raise MeshTimeout(message=text, timeout=self._patience, request_id=self._request_id)
                 # Without a body it is no chunk, and everybody ignores it; the server answers where nobody is.
                 inbox = self._probe.inbox if self._probe is not None else ""
                 await self._link.publish(self._subject, b"", inbox, self._frame(FrameKind.CHUNK))

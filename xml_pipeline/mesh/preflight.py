@@ -57,7 +57,7 @@ def mismatch(verb: Verb, name: str, invocable: bool, streaming: bool) -> Invocat
         streaming: whether it yields.
     """
     text = _TEXTS[invocable, streaming].get(verb)
-    return InvocationMismatch(text.format(name=name), agent=name) if text is not None else None
+    return InvocationMismatch(message=text.format(name=name), agent=name) if text is not None else None
 
 
 def mismatch_at_host(name: str, streams: bool, asked_to_stream: bool) -> InvocationMismatch | None:

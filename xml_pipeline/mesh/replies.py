@@ -104,7 +104,7 @@ class Expected:
         """It has waited long enough; for `Replies`."""
         if not self._future.done():
             text = f"There was no answer from {self.agent or self.subject} within {max(0.0, self._timeout):.3g} s."
-            self.fail(MeshTimeout(text, subject=self.subject, timeout=self._timeout, agent=self.agent))
+            self.fail(MeshTimeout(message=text, subject=self.subject, timeout=self._timeout, agent=self.agent))
 
 
 class Replies:

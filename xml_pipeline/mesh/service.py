@@ -196,7 +196,7 @@ class Service:
                 _log.debug("accepting a request: %s", error)
 
     def _expire(self, job: Job) -> None:
-        self._give_up(job, MeshTimeout("The agent did not answer in time."))
+        self._give_up(job, MeshTimeout(message="The agent did not answer in time."))
 
     def _give_up(self, job: Job, reason: MeshError) -> None:
         if job.reason is not None or job.is_over:
@@ -322,9 +322,11 @@ class Service:
         self.log.failed(job.request.request_id, told)
         self.tally.failed(told)
         try:
-            await self._tell(job, told)
-        except PayloadTooLarge:
-            await self._tell(job, for_peers(HandlerError(), agent=self.agent.name, request_id=job.request.request_id))
+            try:
+                await self._tell(job, told)
+            except PayloadTooLarge:
+                short = for_peers(HandlerError(), agent=self.agent.name, request_id=job.request.request_id)
+                await self._tell(job, short)
         except MeshError as lost:
             _log.warning("a caller of %s could not be told of its error: %s", self.agent.name, lost)
 

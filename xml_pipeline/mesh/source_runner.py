@@ -246,7 +246,7 @@ class SourceRunner:
             async with asyncio.timeout(timeout):
                 return await handling
         except TimeoutError:
-            return MeshTimeout(f"The handler did not end within {timeout:g} s.", timeout=timeout or 0.0)
+            return MeshTimeout(message=f"The handler did not end within {timeout:g} s.", timeout=timeout or 0.0)
         except asyncio.CancelledError as error:
             return error
         finally:

@@ -1,8 +1,8 @@
-"""`SubjectPublished`: messages, published to a subject."""
+"""`Sink`: a listener whose messages leave the organism under a name with holes: as a key's value, or on a subject."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any, Final
 
@@ -17,37 +17,47 @@ from xml_pipeline.message_bus.listener import Listener, make_listener
 from xml_pipeline.message_bus.message_state import HandlerMetadata
 
 if TYPE_CHECKING:
-    from xml_pipeline.config.mesh import SubjectConfig
+    from xml_pipeline.config.mesh import KVConfig, SubjectConfig
     from xml_pipeline.mesh import AgentMesh
 
-__all__ = ["SubjectPublished"]
+__all__ = ["Send", "Sink", "publish", "put"]
+
+Send = Callable[["AgentMesh", str, bytes, str], Awaitable[object]]
+"""Sends a body to a key or subject; the last one is the name by which the organism knows its own."""
 
 _JSON: Final = {h.CONTENT_TYPE: "application/json"}
 
 
-class SubjectPublished:
-    """One entry of ``mesh.subjects`` with ``publish``: a listener that answers nothing.
+class Sink:
+    """One entry of ``mesh.kv`` with ``put``, or of ``mesh.subjects`` with ``publish``: a listener that answers nothing.
 
     Args:
         entry: what the configuration says, with its class.
+        template: the key or subject.
+        send: `put` or `publish`.
         lending: what to enter while the server is waited for.
-        origin: gives the name that is sent with each message, by which the organism knows its own.
+        origin: gives the name that is sent with each body.
     """
 
     def __init__(
-        self, entry: SubjectConfig, lending: Callable[[], AbstractContextManager[None]], origin: Callable[[], str]
+        self,
+        entry: KVConfig | SubjectConfig,
+        template: str,
+        send: Send,
+        lending: Callable[[], AbstractContextManager[None]],
+        origin: Callable[[], str],
     ) -> None:
         assert isinstance(entry.payload_class, type) and entry.listener is not None
-        self.entry = entry
+        self._template = Template(template)
+        self._send = send
         self._lending = lending
         self._origin = origin
         self._mesh: AgentMesh | None = None
-        self._template = Template(entry.publish)
         listener = make_listener(
             entry.listener,
             self._handle,
             entry.payload_class,
-            description=entry.description or f"Publishes to {entry.publish} on the mesh.",
+            description=entry.description or f"Sends to {template} on the mesh.",
             trusted=True,
             attached=True,
         )
@@ -70,13 +80,23 @@ class SubjectPublished:
     async def _handle(self, payload: Any, metadata: HandlerMetadata) -> None:
         mesh = self._mesh
         if mesh is None:
-            raise RoutingError("the mesh is not open", step="mesh", target=self.entry.publish)
-        subject, body = self._template.fill(payload), json_of(payload)
+            raise RoutingError("the mesh is not open", step="mesh", target=self._template.text)
+        place, body = self._template.fill(payload), json_of(payload)
         try:
             with self._lending():
                 await until_connected(mesh, metadata.deadline)
-                await mesh.publish(subject, body, {**_JSON, h.ORIGIN: self._origin()})
+                await self._send(mesh, place, body, self._origin())
         except ValueError as error:
-            raise ValidationError(str(error), step="mesh", target=subject) from error
+            raise ValidationError(str(error), step="mesh", target=place) from error
         except MeshError as error:
-            raise to_pump(error, subject) from error
+            raise to_pump(error, place) from error
+
+
+async def put(mesh: AgentMesh, key: str, value: bytes, origin: str) -> None:
+    """As the value of a key."""
+    await mesh.kv.put(key, value, origin=origin)
+
+
+async def publish(mesh: AgentMesh, subject: str, body: bytes, origin: str) -> None:
+    """On a subject."""
+    await mesh.publish(subject, body, {**_JSON, h.ORIGIN: origin})
