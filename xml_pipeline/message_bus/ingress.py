@@ -34,7 +34,7 @@ from xml_pipeline.message_bus.exchange import Exchange
 from xml_pipeline.message_bus.message_state import MessageState
 from xml_pipeline.message_bus.payloads import PayloadWriter
 from xml_pipeline.message_bus.peer_tables import PeerTables
-from xml_pipeline.message_bus.routing import RoutingTable
+from xml_pipeline.message_bus.routing import CurrentTable
 from xml_pipeline.message_bus.thread_registry import Conversation, ConversationStatus, ThreadRegistry
 from xml_pipeline.strict_xml import parse_strict
 
@@ -78,7 +78,7 @@ class Ingress:
     """Admits external messages into the scheduler.
 
     Args:
-        table: gives the routing table in force.
+        current: has the routing table in force.
         peer_tables: those that a conversation may be narrowed by.
         registry: opens conversations and root frames.
         mint: counts messages.
@@ -91,7 +91,7 @@ class Ingress:
 
     def __init__(
         self,
-        table: Callable[[], RoutingTable],
+        current: CurrentTable,
         peer_tables: PeerTables,
         registry: ThreadRegistry,
         mint: Mint,
@@ -101,7 +101,7 @@ class Ingress:
         writer: PayloadWriter,
         limits: Limits,
     ) -> None:
-        self._table = table
+        self._current = current
         self._peer_tables = peer_tables
         self._registry = registry
         self._mint = mint
@@ -141,7 +141,7 @@ class Ingress:
             self._check_peer_table(routing_table)
         written = self._writer.write(payload)
         text = written.text
-        table = self._table()
+        table = self._current.table
         queue = target or table.only_group_for(written.name) or ""
         listener = table.listeners.get(queue)
         to_xml = None if not target else escape_text(target) if listener is None else listener.xml_name
@@ -229,7 +229,7 @@ class Ingress:
         root = self._registry.root
         if root is None:
             raise RuntimeError("the root frame is not initialised")
-        listener = self._table().listeners[target]
+        listener = self._current.table.listeners[target]
         codec = codec_of(type(payload))
         child = self._registry.open_child(root, listener, "system")
         state = self._mint.to_frame(codec.encode_payload(payload), codec, child, listener, root, "system")
@@ -247,7 +247,7 @@ class Ingress:
         exchange.wire = state.raw_bytes
         if stream:
             exchange.open_stream()
-        conversation.exchanges.append(exchange)
+        conversation.exchanges += (exchange,)
         if self._limits.max_conversation_seconds is not None:
             self._limit_time(conversation, self._limits.max_conversation_seconds)
         self._scheduler.admit(state, queue)
@@ -306,7 +306,7 @@ class Ingress:
             raise ForgedMessage(f"only the mesh itself speaks as {from_id!r}", step="admission")
         if seen == "system" or seen.startswith("system."):
             raise ForgedMessage(f"nobody outside the pump may be {from_id!r}", step="admission")
-        if self._table().is_taken(lower):
+        if self._current.table.is_taken(lower):
             raise ForgedMessage(f"{from_id!r} is the name of a local listener or group", step="admission")
         if len(self._good_senders) >= _MAX_GOOD_SENDERS:
             self._good_senders.clear()
@@ -331,7 +331,7 @@ class Ingress:
             )
 
     def _is_known(self, to: str) -> bool:
-        table = self._table()
+        table = self._current.table
         return to in table.listeners or to in table.groups
 
     async def _wait_for_room(self, queue: str) -> None:

@@ -313,7 +313,7 @@ class Ledger:
             if exchange.error is not None and conversation.failure is None:
                 conversation.failure = exchange.error
         if len(exchanges) > 1:
-            del exchanges[:-1]  # the last one is kept for a later wait()
+            conversation.exchanges = exchanges[-1:]  # kept for a later wait()
         if conversation.deadline_timer is not None:
             conversation.deadline_timer.cancel()
             conversation.deadline_timer = None

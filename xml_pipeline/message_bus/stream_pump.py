@@ -883,6 +883,7 @@ class StreamPump:
             _payload_extraction_step: "payload_extraction",
             _fan_out_step: "fan_out",
             _validate_and_deserialize: "validate_and_deserialize",
+            _route_step: "route",
             _reinject_responses: "",
         }
     )
