@@ -46,7 +46,7 @@ if TYPE_CHECKING:
     from xml_pipeline.message_bus.mint import Mint
     from xml_pipeline.message_bus.scheduler import Scheduler
 
-__all__ = ["Admitted", "Ingress"]
+__all__ = ["Ingress"]
 
 
 _ON_THE_MESH = "mesh:"
@@ -62,16 +62,6 @@ def _as_seen(name: str) -> str:
     """What a reader takes a name for: compatibility forms and case folded, invisible characters left out."""
     folded = unicodedata.normalize("NFKC", name).casefold()
     return "".join(char for char in folded if unicodedata.category(char) != "Cf")
-
-
-class Admitted:
-    """An accepted external message: its conversation, and what will come back."""
-
-    __slots__ = ("conversation", "exchange")
-
-    def __init__(self, conversation: Conversation, exchange: Exchange) -> None:
-        self.conversation = conversation
-        self.exchange = exchange
 
 
 class Ingress:
@@ -128,8 +118,8 @@ class Ingress:
         extensions: str = "",
         vouched: bool = False,
         deadline: float = 0.0,
-    ) -> Admitted:
-        """Admit a payload for a target; see `StreamPump.inject` for what is raised.
+    ) -> Exchange:
+        """Admit a payload for a target, and return what will come back; see `StreamPump.inject` for what is raised.
 
         Args:
             extensions: further elements of ``meta``, as canonical text.
@@ -179,7 +169,7 @@ class Ingress:
         stream: bool = False,
         vouched: bool = False,
         deadline: float = 0.0,
-    ) -> Admitted:
+    ) -> Exchange:
         """Admit a finished envelope. Whether it agrees with thread and sender is checked when it is read."""
         self._checked_sender(from_id, vouched)
         self._check_peer_table(routing_table)
@@ -213,7 +203,7 @@ class Ingress:
         envelope = build_envelope(
             first, letter.from_id, conversation_id, letter.target or None, extensions(root), further
         )
-        admitted = await self.admit_raw(
+        exchange = await self.admit_raw(
             envelope_to_bytes(envelope, declaration=False),
             conversation_id,
             letter.from_id,
@@ -221,8 +211,8 @@ class Ingress:
             wait=False,
             vouched=letter.step != "admission",  # its sender was found out before; what was refused had none
         )
-        admitted.exchange.attempts = letter.attempts
-        return admitted.conversation.id
+        exchange.attempts = letter.attempts
+        return exchange.conversation_id
 
     def begin_system(self, target: str, payload: Any) -> str:
         """Send a message of the pump itself, on its own frame."""
@@ -241,7 +231,7 @@ class Ingress:
 
     def _enter(
         self, state: MessageState, conversation: Conversation, exchange: Exchange, queue: str, stream: bool
-    ) -> Admitted:
+    ) -> Exchange:
         if self._events.active and not conversation.participants and not conversation.exchanges:
             self._ledger.emit_thread(conversation)
         exchange.wire = state.raw_bytes
@@ -251,7 +241,7 @@ class Ingress:
         if self._limits.max_conversation_seconds is not None:
             self._limit_time(conversation, self._limits.max_conversation_seconds)
         self._scheduler.admit(state, queue)
-        return Admitted(conversation, exchange)
+        return exchange
 
     def _begin(self, owner: str, thread_id: str | None, peer_table: str | None) -> Conversation:
         """Begin a conversation under a peer table, or continue one under its own."""

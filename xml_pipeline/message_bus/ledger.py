@@ -190,11 +190,11 @@ class Ledger:
         while root.parent is not None:
             root = root.parent
         letter = self._dead_letters.add(
-            wire=(exchange.wire or b"") if root.part is None else root.part.wire(exchange.thread_id),
+            wire=(exchange.wire or b"") if root.part is None else root.part.wire(exchange.conversation_id),
             target=exchange.target if root.part is None else root.callee,
             from_id=exchange.from_id,
             thread_id=root.id,
-            conversation_id=exchange.thread_id,
+            conversation_id=exchange.conversation_id,
             code=failure.code,
             detail=failure.detail,
             step=failure.step,

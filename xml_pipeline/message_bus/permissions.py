@@ -93,7 +93,7 @@ class Permissions:
             listener is not None
             and not as_caller
             and frame.conversation.peer_table is None
-            and (to == listener.name or may_call(self.in_force(listener), to))
+            and (to == listener.name or may_call(self._current.table.listeners.get(listener.name, listener), to))
         ):
             return  # the usual case, asked for every call: only the listener's own peers count
         refusal = self.refusal(frame, to, as_caller=as_caller)
