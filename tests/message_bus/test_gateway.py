@@ -234,10 +234,10 @@ async def test_without_room_it_is_refused_or_waits(pump):
     tasks = []
     for number in range(200):
         try:
-            admitted = await gateway._admit(Arrival("slow", Word(str(number)), "mesh:a"))
+            exchange = await gateway._admit(Arrival("slow", Word(str(number)), "mesh:a"))
         except Overloaded:
             break
-        tasks.append(asyncio.create_task(admitted.exchange.first()))
+        tasks.append(asyncio.create_task(exchange.first()))
         await asyncio.sleep(0)
     else:
         pytest.fail("the queues have no end")

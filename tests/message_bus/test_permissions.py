@@ -16,7 +16,7 @@ from xml_pipeline.message_bus.conversation import Frame
 from xml_pipeline.message_bus.listener import Listener, make_generic_listener, make_listener
 from xml_pipeline.message_bus.peer_tables import PeerTable, PeerTables
 from xml_pipeline.message_bus.permissions import Permissions, may_call, table_allows
-from xml_pipeline.message_bus.routing import RoutingTable
+from xml_pipeline.message_bus.routing import CurrentTable, RoutingTable
 from xml_pipeline.message_bus.thread_registry import ThreadRegistry
 
 from .helpers import Ask, Reply, echo
@@ -32,9 +32,9 @@ class World:
     """Listeners, peer tables, and the permissions over them."""
 
     def __init__(self, *listeners: Listener) -> None:
-        self.table = RoutingTable(listeners)
-        self.tables = PeerTables(lambda: self.table.listeners)
-        self.permissions = Permissions(lambda: self.table, self.tables)
+        self.current = CurrentTable(RoutingTable(listeners))
+        self.tables = PeerTables(lambda: self.current.table.listeners)
+        self.permissions = Permissions(self.current, self.tables)
 
     def chain(self, *calls: str | tuple[str, bool], peer_table: str | None = None) -> Frame:
         """The last frame of a chain of calls: names of listeners, with whether they were called ``as_caller``."""
@@ -44,7 +44,7 @@ class World:
         frame: Frame | None = None
         for call in calls:
             name, as_caller = call if isinstance(call, tuple) else (call, False)
-            record = self.table.listeners[name]
+            record = self.current.table.listeners[name]
             if frame is None:
                 frame = registry.open_root(conversation, name)
                 frame.listener = record
@@ -91,10 +91,10 @@ def test_the_peers_are_those_in_force_and_not_those_of_the_frame() -> None:
     world = World(listener("me", "agent", ["friend"]))
     frame = world.chain("me")
     assert world.may(frame, "friend")
-    world.table = RoutingTable([listener("me", "agent", ["other"])])
+    world.current.table = RoutingTable([listener("me", "agent", ["other"])])
     assert not world.may(frame, "friend")
     assert world.may(frame, "other")
-    world.table = RoutingTable()
+    world.current.table = RoutingTable()
     assert world.may(frame, "friend")  # it is not registered any more, and is served with what it had
 
 
@@ -226,10 +226,10 @@ def test_who_a_frame_was_handed_over_to_is_bound_as_it_was() -> None:
         listener("caged", "agent", ["open"]), listener("open", "tool", None), listener("free", "agent", ["vault"])
     )
     frame = world.chain("caged", "open", ("open", True))
-    successor = ThreadRegistry().hand_over(frame, world.table.listeners["free"])
+    successor = ThreadRegistry().hand_over(frame, world.current.table.listeners["free"])
     assert successor.as_caller
     assert not world.may(successor, "vault", as_caller=True)
-    assert not ThreadRegistry().hand_over(world.chain("caged", "open"), world.table.listeners["free"]).as_caller
+    assert not ThreadRegistry().hand_over(world.chain("caged", "open"), world.current.table.listeners["free"]).as_caller
 
 
 def test_the_pumps_own_frame_restricts_nothing() -> None:
@@ -237,7 +237,7 @@ def test_the_pumps_own_frame_restricts_nothing() -> None:
     registry = ThreadRegistry()
     registry.initialize_root()
     assert registry.root is not None
-    child = registry.open_child(registry.root, world.table.listeners["me"], "system")
+    child = registry.open_child(registry.root, world.current.table.listeners["me"], "system")
     assert world.may(child, "a", as_caller=True)
 
 
@@ -394,7 +394,7 @@ class Rule(RuleBasedStateMachine):
     def change_listener(self, name: str, is_agent: bool, peers: list[str] | None) -> None:
         if name != "system.seq":
             self.model.set(name, "agent" if is_agent else "tool", peers)
-            self.world.table = RoutingTable(self.model.listeners())
+            self.world.current.table = RoutingTable(self.model.listeners())
 
     @rule(name=some_table, entries=entries_of, parent=maybe_table, tidy=st.booleans())
     def register(self, name: str, entries: dict[str, list[str]], parent: str | None, tidy: bool) -> None:

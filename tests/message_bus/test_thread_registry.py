@@ -287,7 +287,7 @@ class Registry(RuleBasedStateMachine):
         if not conversation.open:
             return None
         frame = self.registry.open_root(conversation, "agent")
-        conversation.participants.append("agent")
+        conversation.participants += ("agent",)
         return self._opened(frame)
 
     @rule(target=frames, parent=frames)

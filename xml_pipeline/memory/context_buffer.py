@@ -49,12 +49,14 @@ _TRIM_SHARE: Final = 64
 """A long history is trimmed by 1/64 at a time, so that dropping costs little per message however long it is."""
 
 
-class _Conversation:
-    __slots__ = ("closed", "id", "mixed", "records", "size")
+class _Conversation(list[Record]):
+    """The records of a conversation. A list itself, for many are kept, and one object is half of two for the garbage
+    collector."""
+
+    __slots__ = ("closed", "id", "mixed", "size")
 
     def __init__(self, conversation_id: str) -> None:
         self.id = conversation_id
-        self.records: list[Record] = []
         self.size = 0
         self.closed = False
         self.mixed = False
@@ -62,8 +64,8 @@ class _Conversation:
 
     def of_thread(self, thread_id: str) -> list[Record]:
         if not self.mixed:
-            return self.records
-        return [record for record in self.records if record[0] == thread_id]
+            return self
+        return [record for record in self if record[0] == thread_id]
 
 
 class ContextBuffer:
@@ -147,12 +149,15 @@ class ContextBuffer:
         conversation = self._conversations.get(conversation_id)
         if conversation is None or conversation.closed:
             conversation = self._open(conversation_id)
-        conversation.records.append(record)
+        conversation.append(record)
         thread_id = record[0]
         if thread_id != conversation_id and thread_id not in self._frames:
             self._frames[thread_id] = conversation
             conversation.mixed = True
-        size = conversation.size = conversation.size + size_of(record[_DATA]) + SLOT_OVERHEAD
+        data = record[_DATA]
+        # The usual case of `size_of`, without the call.
+        size = len(data) if type(data) is str and data.isascii() else size_of(data)
+        size = conversation.size = conversation.size + size + SLOT_OVERHEAD
         if size > self.max_history_bytes:
             self._trim(conversation)
 
@@ -194,7 +199,7 @@ class ContextBuffer:
         record = (
             thread_id, from_id, to_id, kind, data, codec, own_name, is_self_call, usage_instructions, todo_nudge, time()
         )  # fmt: skip
-        conversation.records.append(record)
+        conversation.append(record)
         conversation.size += len(data) + SLOT_OVERHEAD
         if conversation.size > self.max_history_bytes:
             index -= self._trim(conversation, thread_id)
@@ -261,7 +266,7 @@ class ContextBuffer:
             return False
         self._closed.pop(conversation_id, None)
         if conversation.mixed:
-            for record in conversation.records:
+            for record in conversation:
                 self._frames.pop(record[0], None)
         return True
 
@@ -275,11 +280,11 @@ class ContextBuffer:
             return False
         conversation = self._find(thread_id)
         assert conversation is not None
-        kept = [record for record in conversation.records if record[0] != thread_id]
+        kept = [record for record in conversation if record[0] != thread_id]
         if not kept:
             self.delete_conversation(conversation.id)
         else:
-            conversation.records = kept
+            conversation[:] = kept
             conversation.size = sum(map(_size, kept))
         self._frames.pop(thread_id, None)
         return True
@@ -290,9 +295,9 @@ class ContextBuffer:
         ``dropped_slots``. Takes time in proportion to the number of slots."""
         threads: Counter[str] = Counter()
         for conversation in self._conversations.values():
-            if not conversation.records:
+            if not conversation:
                 threads[conversation.id] = 0
-            threads.update(record[0] for record in conversation.records)
+            threads.update(record[0] for record in conversation)
         return {
             "thread_count": len(threads),
             "total_slots": threads.total(),
@@ -314,7 +319,8 @@ class ContextBuffer:
         self._views.clear()
 
     def _find(self, thread_id: str) -> _Conversation | None:
-        return self._frames.get(thread_id) or self._conversations.get(thread_id)
+        conversation = self._frames.get(thread_id)
+        return self._conversations.get(thread_id) if conversation is None else conversation
 
     def _records(self, thread_id: str) -> list[Record]:
         conversation = self._find(thread_id)
@@ -325,7 +331,7 @@ class ContextBuffer:
         if conversation is None:
             return
         seen: Counter[str] = Counter()
-        for record in conversation.records:
+        for record in conversation:
             thread_id = record[0]
             if agent is None or agent in (record[1], record[2]):
                 yield BufferSlot.of(record, seen[thread_id])
@@ -359,18 +365,17 @@ class ContextBuffer:
 
     def _trim(self, conversation: _Conversation, thread_id: str = "") -> int:
         """Drop the oldest slots until the limit is kept; returns how many were of ``thread_id``."""
-        records = conversation.records
         excess = conversation.size - self.max_history_bytes
-        least = len(records) // _TRIM_SHARE
+        least = len(conversation) // _TRIM_SHARE
         count = freed = 0
-        while count < len(records) and (freed < excess or count < least):
-            freed += _size(records[count])
+        while count < len(conversation) and (freed < excess or count < least):
+            freed += _size(conversation[count])
             count += 1
-        dropped = records[:count]
-        del records[:count]
+        dropped = conversation[:count]
+        del conversation[:count]
         conversation.size -= freed
         if conversation.mixed:
-            for gone in {record[0] for record in dropped} - {record[0] for record in records}:
+            for gone in {record[0] for record in dropped} - {record[0] for record in conversation}:
                 self._frames.pop(gone, None)
         self.dropped_slots += count
         if self.on_trimmed is not None:

@@ -17,7 +17,7 @@ Budgets end with their conversation. Of those whose id belongs to no open conver
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Final
 
 from xml_pipeline.message_bus.budget import (
@@ -129,6 +129,8 @@ class ThreadBudgetRegistry:
         self._max_tokens = self._first_max_tokens = whole_number("max_tokens_per_thread", max_tokens_per_thread)
         self._conversation_of = conversation_of
         self._budgets: dict[str, ThreadBudget] = {}
+        self.known: Mapping[str, ThreadBudget] = self._budgets
+        """By conversation, or by the id that somebody gave."""
         self._strays: OrderedDict[str, None] = OrderedDict()
         """Keys of budgets without an open conversation, the one used longest ago in front."""
 

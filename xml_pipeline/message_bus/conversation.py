@@ -92,8 +92,9 @@ class Conversation:
         """Its last event was emitted before it was complete."""
         self.children: set[Frame] = set()
         """Open frames that no open frame stands above: roots, and what was called from frames that have ended."""
-        self.participants: list[str] = []
-        self.exchanges: list[Exchange] = []
+        # Tuples, for conversations are remembered, and every list would be one object more for the collector to visit.
+        self.participants: tuple[str, ...] = ()
+        self.exchanges: tuple[Exchange, ...] = ()
         """What the outside gets back, one for each external message since it was last complete."""
 
     def __repr__(self) -> str:

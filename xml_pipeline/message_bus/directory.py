@@ -23,7 +23,7 @@ from xml_pipeline.message_bus.message_state import MessageState
 from xml_pipeline.message_bus.payloads import from_root
 from xml_pipeline.message_bus.peer_tables import PeerTables
 from xml_pipeline.message_bus.permissions import Permissions
-from xml_pipeline.message_bus.routing import RoutingTable
+from xml_pipeline.message_bus.routing import CurrentTable, RoutingTable
 from xml_pipeline.message_bus.steps.deserialization import deserialize
 from xml_pipeline.message_bus.steps.payload_validation import validate_payload
 from xml_pipeline.runtime import current_runtime
@@ -67,7 +67,7 @@ class Directory:
     """Answers about the listeners of one pump.
 
     Args:
-        table: gives the routing table in force.
+        current: has the routing table in force.
         permissions: of the same pump.
         frame: gives an open frame by its id.
         running: gives the frame whose handler asks; ``None`` outside of every handler.
@@ -75,13 +75,13 @@ class Directory:
 
     def __init__(
         self,
-        table: Callable[[], RoutingTable] = RoutingTable,
+        current: CurrentTable | None = None,
         permissions: Permissions | None = None,
         frame: Callable[[str], Frame | None] = lambda thread_id: None,
         running: Callable[[], Frame | None] = lambda: None,
     ) -> None:
-        self._table = table
-        self._permissions = permissions or Permissions(table, PeerTables())
+        self._current = current = current or CurrentTable(RoutingTable())
+        self._permissions = permissions or Permissions(current, PeerTables())
         self._frame = frame
         self._running = running
 
@@ -91,7 +91,7 @@ class Directory:
 
     def unknown(self, names: Iterable[str]) -> list[str]:
         """Those of the names that `listener` would tell nothing of."""
-        table, running = self._table(), self._running()
+        table, running = self._current.table, self._running()
         listeners, groups = table.listeners, table.groups
         return [
             name
@@ -133,7 +133,7 @@ class Directory:
         if not isinstance(to, str):
             raise RoutingError(f"a target must be a name, not {type(to).__name__}", step="directory")
         self._permissions.check(frame, to, as_caller=as_caller)
-        self._table().resolve(to, element)
+        self._current.table.resolve(to, element)
 
     def check_payload(self, to: str, payload: _Element) -> None:
         """Raise what the pump would refuse a payload for ``to`` with. It is not changed, and not sent.
@@ -164,7 +164,7 @@ class Directory:
         if not isinstance(getattr(payload, "tag", None), str):
             raise TypeError(f"a payload must be an lxml element, not {type(payload).__name__}")
         written = from_root(canonical_bytes(payload))
-        codec = self._table().resolve(to, written.name)[0].codecs.get(written.name)
+        codec = self._current.table.resolve(to, written.name)[0].codecs.get(written.name)
         if codec is not None:
             state = MessageState(payload_tree=parse_strict(written.text.encode()))
             deserialize(validate_payload(state, codec), codec)
@@ -186,14 +186,14 @@ class Directory:
     def _peers_of(self, listener: Listener) -> Iterable[str]:
         if listener.peers is not None or listener.is_agent:
             return dict.fromkeys(listener.peers or ())
-        table = self._table()
+        table = self._current.table
         return [name for name in (*table.listeners, *table.groups) if name != listener.name]
 
     def _info(self, name: str, frame: Frame | None) -> ListenerInfo | None:
         """What is told of a name to a frame's handler; to the program, if there is none."""
         if frame is not None and not self._may_know(frame, name):
             return None
-        table = self._table()
+        table = self._current.table
         listener = table.listeners.get(name)
         if listener is None:
             members = table.groups.get(name)

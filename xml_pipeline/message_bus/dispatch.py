@@ -156,6 +156,7 @@ class Dispatcher:
                 if len(self.pool.workers) > self.pool.limit:
                     return  # it stood in for one whose slots were lent
                 burst = 0
+                current_turn.set(None)  # or the worker's context would keep the conversation
                 await self.pool.rest()
                 continue
             worker.suspended = False
@@ -248,39 +249,45 @@ class Dispatcher:
         finally:
             if not worker.abandoned:
                 self._hooks.end(frame.conversation.id)
-            self._leave(worker, state, listener, frame)
+            self._leave(worker, listener, frame)
 
     def _failure_or_leave(self, worker: Worker, turn: Turn, exc: BaseException) -> PipelineError | None:
         """`_failure_of`; where that lets the exception through, the worker is freed."""
         try:
             return self._failure_of(worker, turn.listener, exc)
         except BaseException:
-            self._leave(worker, turn.state, turn.listener, turn.frame)
+            self._leave(worker, turn.listener, turn.frame)
             raise
 
     def _end(self, worker: Worker, turn: Turn, failure: PipelineError | None) -> None:
+        """`_conclude`, and free the worker."""
+        worker.settling = True
         try:
-            self._conclude(worker, turn, failure)
+            self._settle_turn(turn, failure)
+        except Exception as exc:
+            self._end_by_defect(turn, exc)
         finally:
-            self._leave(worker, turn.state, turn.listener, turn.frame)
+            self._leave(worker, turn.listener, turn.frame)
 
     def _prepare(self, state: MessageState, frame: Frame, listener: Listener) -> HandlerMetadata:
         conversation = frame.conversation
         if listener.name not in conversation.participants:
-            conversation.participants.append(listener.name)
+            conversation.participants += (listener.name,)
         from_id = state.from_id or ""
         agent = listener.is_agent
-        metadata = HandlerMetadata(
-            frame.id,
-            from_id,
-            listener.name if agent else None,
-            from_id == listener.name,
-            self.usage.of(listener, conversation.peer_table) if agent else "",
-            tag=state.tag,
-            conversation_id=conversation.id,
-            message_id=state.message_id,
-            group_size=state.group_size or frame.group_size,
-        )
+        # Every handler call makes one, and to call a class with keywords takes three times as long.
+        metadata: HandlerMetadata = object.__new__(HandlerMetadata)
+        metadata.thread_id = frame.id
+        metadata.from_id = from_id
+        metadata.own_name = listener.name if agent else None
+        metadata.is_self_call = from_id == listener.name
+        metadata.usage_instructions = self.usage.of(listener, conversation.peer_table) if agent else ""
+        metadata.todo_nudge = ""
+        metadata.tag = state.tag
+        metadata.conversation_id = conversation.id
+        metadata.message_id = state.message_id
+        metadata.deadline = 0.0
+        metadata.group_size = state.group_size or frame.group_size
         for before in self._before:
             before(state, metadata)
         if conversation.status is not _ACTIVE:
@@ -393,13 +400,16 @@ class Dispatcher:
         worker.settling = True
         try:
             self._settle_turn(turn, failure)
-        except Exception:
-            # A defect of ours, not the handler's. The message must have its outcome all the same.
-            state, name = turn.state, turn.listener.name
-            logger.exception("dispatching message %s to %r failed", state.message_id, name)
-            if state.outcome is None:
-                defect = HandlerError("internal error in dispatch", step="dispatch", target=name)
-                self._ledger.fail_turn(state, turn.frame, defect)
+        except Exception as exc:
+            self._end_by_defect(turn, exc)
+
+    def _end_by_defect(self, turn: Turn, exc: Exception) -> None:
+        """A defect of ours, not the handler's. The message must have its outcome all the same."""
+        state, name = turn.state, turn.listener.name
+        logger.error("dispatching message %s to %r failed", state.message_id, name, exc_info=exc)
+        if state.outcome is None:
+            defect = HandlerError("internal error in dispatch", step="dispatch", target=name)
+            self._ledger.fail_turn(state, turn.frame, defect)
 
     def _settle_turn(self, turn: Turn, failure: PipelineError | None) -> None:
         state, frame = turn.state, turn.frame
@@ -421,13 +431,12 @@ class Dispatcher:
                 _ANSWERED if turn.answered else _FORWARDED if turn.forwarded else _HANDLED,
             )
 
-    def _leave(self, worker: Worker, state: MessageState, listener: Listener, frame: Frame) -> None:
+    def _leave(self, worker: Worker, listener: Listener, frame: Frame) -> None:
         """Free the worker, the listener's slot and the frame."""
         if worker.waits:
             worker.waits = 0
             self._take_again(listener)
         worker.state = worker.turn = None
-        current_turn.set(None)  # or the worker's context would keep the conversation
         worker.settling = False
         if self._rest_waiters and not self.pool.running:
             _wake_all(self._rest_waiters)

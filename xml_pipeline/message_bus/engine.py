@@ -36,7 +36,7 @@ from xml_pipeline.message_bus.peer_tables import PeerTables
 from xml_pipeline.message_bus.permissions import Permissions
 from xml_pipeline.message_bus.reception import Reception, bounds_of
 from xml_pipeline.message_bus.replies import Replies
-from xml_pipeline.message_bus.routing import RoutingTable
+from xml_pipeline.message_bus.routing import CurrentTable, RoutingTable
 from xml_pipeline.message_bus.scheduler import MAX_BATCH, Scheduler
 from xml_pipeline.message_bus.sources import Sources
 from xml_pipeline.message_bus.thread_registry import Conversation, ConversationStatus, Frame, ThreadRegistry
@@ -62,7 +62,7 @@ class Engine:
     def __init__(self, limits: Limits, runtime: Runtime) -> None:
         self.limits = limits
         self.runtime = runtime
-        self.table = RoutingTable()
+        self.current = CurrentTable(RoutingTable())
         depth_first = limits.thread_scheduling == "depth-first"
         self.events = EventHub()
         self.dead_letters = DeadLetters(capacity=limits.max_dead_letters)
@@ -72,9 +72,9 @@ class Engine:
         self.prompts = PromptRegistry(self._running_listener, self._schemas_of)
         self.peer_tables = PeerTables(lambda: self.table.listeners)
         self.peer_tables.on_modified = self._peers_modified
-        permissions = Permissions(self._get_table, self.peer_tables)
-        self.usage = Usage(self._get_table, self.peer_tables, permissions)
-        self.directory = Directory(self._get_table, permissions, self.registry.frame, self._running_frame)
+        permissions = Permissions(self.current, self.peer_tables)
+        self.usage = Usage(self.current, self.peer_tables, permissions)
+        self.directory = Directory(self.current, permissions, self.registry.frame, self._running_frame)
         self.history = ContextBuffer(
             max_history_bytes=limits.max_history_bytes,
             max_threads=limits.max_threads,
@@ -96,7 +96,7 @@ class Engine:
         joins = Joins(self.registry)
         self._turn_limit = TurnLimit(limits.max_turns, joins)
         turn_hooks: list[TurnHook] = [
-            Deadline(self._get_table),
+            Deadline(self.current),
             self._turn_limit,
             Todo(self.todos),
             History(self.history),
@@ -118,7 +118,7 @@ class Engine:
         )
         self.dispatcher.usage = self.usage
         self.dispatcher.replies = Replies(
-            self._get_table,
+            self.current,
             permissions,
             self.registry,
             self.mint,
@@ -130,9 +130,9 @@ class Engine:
             max_fan_out=limits.max_fan_out,
             bounds=bounds_of(limits),
         )
-        self.reception = Reception(self._get_table, self.registry, self.mint, self.scheduler, limits)
+        self.reception = Reception(self.current, self.registry, self.mint, self.scheduler, limits)
         self.ingress = Ingress(
-            self._get_table,
+            self.current,
             self.peer_tables,
             self.registry,
             self.mint,
@@ -183,7 +183,7 @@ class Engine:
 
     def swap(self, table: RoutingTable) -> None:
         """Put a new routing table in force, and its limits into effect."""
-        old, self.table = self.table, table
+        old, self.current.table = self.current.table, table
         update_usage(table)
         self.usage.forget()
         self.prompts.swap(PromptsOfTable(table), keep_registered=True)
@@ -211,8 +211,10 @@ class Engine:
         self.ledger.cancel_call(frame, error)
         return True
 
-    def _get_table(self) -> RoutingTable:
-        return self.table
+    @property
+    def table(self) -> RoutingTable:
+        """The routing table in force."""
+        return self.current.table
 
     def _window_of(self, target: str) -> int:
         listener: Listener | None = self.table.listeners.get(target)

@@ -28,18 +28,18 @@ class Exchange:
         "_under_way",
         "_value",
         "attempts",
+        "conversation_id",
         "from_id",
         "is_complete",
         "on_complete",
         "target",
-        "thread_id",
         "wire",
     )
 
-    def __init__(self, target: str, from_id: str, thread_id: str) -> None:
+    def __init__(self, target: str, from_id: str, conversation_id: str) -> None:
         self.target = target
         self.from_id = from_id
-        self.thread_id = thread_id
+        self.conversation_id = conversation_id
         self.wire: bytes | None = None
         """The external message, for its dead letter; dropped when the conversation is complete."""
         self.is_complete = False

@@ -21,7 +21,8 @@ from xml_pipeline.message_bus.patience import Patience
 if TYPE_CHECKING:
     from lxml.etree import _Element
 
-    from xml_pipeline.message_bus.ingress import Admitted, Ingress
+    from xml_pipeline.message_bus.exchange import Exchange
+    from xml_pipeline.message_bus.ingress import Ingress
     from xml_pipeline.message_bus.thread_registry import ThreadRegistry
 
 __all__ = ["Arrival", "Gateway"]
@@ -87,16 +88,16 @@ class Gateway:
         if timeout is None:
             return await self._first(await self._admit(arrival))
         async with Patience(timeout, f"no answer from {arrival.target!r} in {timeout} s") as patience:
-            admitted = await self._admit(arrival)
-            patience.on_failure = lambda error: self._cancel(admitted.conversation.id, error)
-            return await admitted.exchange.first()
+            exchange = await self._admit(arrival)
+            patience.on_failure = lambda error: self._cancel(exchange.conversation_id, error)
+            return await exchange.first()
 
-    async def _first(self, admitted: Admitted) -> Any:
+    async def _first(self, exchange: Exchange) -> Any:
         try:
-            return await admitted.exchange.only()
+            return await exchange.only()
         except asyncio.CancelledError:
             error = ConversationCancelled("whoever asked was cancelled", step="request")
-            self._cancel(admitted.conversation.id, error)
+            self._cancel(exchange.conversation_id, error)
             raise
 
     async def stream(self, arrival: Arrival, timeout: float | None = None) -> AsyncGenerator[Any, None]:
@@ -110,15 +111,15 @@ class Gateway:
             Overloaded: there is no room, and it does not wait.
             PipelineError: what failed.
         """
-        admitted = await self._admit(arrival, stream=True)
+        exchange = await self._admit(arrival, stream=True)
         try:
-            async with aclosing(admitted.exchange.stream(_FOREVER if timeout is None else timeout)) as answers:
+            async with aclosing(exchange.stream(_FOREVER if timeout is None else timeout)) as answers:
                 async for answer in answers:
                     yield answer
         finally:
-            if not admitted.exchange.is_complete:
+            if not exchange.is_complete:
                 error = ConversationCancelled("whoever asked has left", step="request")
-                self._cancel(admitted.conversation.id, error)
+                self._cancel(exchange.conversation_id, error)
 
     async def deliver(self, arrival: Arrival) -> None:
         """Send it, and wait until everything it began is over. Answers are dropped.
@@ -130,18 +131,20 @@ class Gateway:
             Overloaded: there is no room, and it does not wait.
             PipelineError: why the conversation failed.
         """
-        admitted = await self._admit(arrival)
-        exchange, conversation = admitted.exchange, admitted.conversation
+        exchange = await self._admit(arrival)
+        conversation = self._registry.find(exchange.conversation_id)
         over = asyncio.get_running_loop().create_future()
         if not exchange.is_complete:
             exchange.on_complete = partial(_resolve, over)
             try:
                 await over
             except asyncio.CancelledError:
-                self._cancel(conversation.id, ConversationCancelled("whoever sent it has left", step="request"))
+                error = ConversationCancelled("whoever sent it has left", step="request")
+                self._cancel(exchange.conversation_id, error)
                 raise
-        if conversation.failure is not None and not isinstance(conversation.failure, NoAnswer):
-            raise conversation.failure
+        failure = None if conversation is None else conversation.failure
+        if failure is not None and not isinstance(failure, NoAnswer):
+            raise failure
 
     async def follow(self, arrival: Arrival) -> None:
         """`deliver`, but what fails is no dead letter: whoever sent it sends it again."""
@@ -149,13 +152,13 @@ class Gateway:
             async for _ in answers:
                 pass
 
-    async def _admit(self, arrival: Arrival, *, stream: bool = False) -> Admitted:
-        admitted = await self._admit_payload(arrival, stream)
+    async def _admit(self, arrival: Arrival, *, stream: bool = False) -> Exchange:
+        exchange = await self._admit_payload(arrival, stream)
         if arrival.on_begin is not None:
-            arrival.on_begin(admitted.conversation.id)
-        return admitted
+            arrival.on_begin(exchange.conversation_id)
+        return exchange
 
-    async def _admit_payload(self, arrival: Arrival, stream: bool) -> Admitted:
+    async def _admit_payload(self, arrival: Arrival, stream: bool) -> Exchange:
         payload = arrival.payload
         if isinstance(payload, list):
             return await self._admit_elements(arrival, payload, stream)
@@ -172,7 +175,7 @@ class Gateway:
             deadline=arrival.deadline,
         )
 
-    async def _admit_elements(self, arrival: Arrival, payloads: list[_Element], stream: bool) -> Admitted:
+    async def _admit_elements(self, arrival: Arrival, payloads: list[_Element], stream: bool) -> Exchange:
         """The payloads of somebody else's envelope, in one of ours: its sender, target and thread are what we say."""
         if not payloads:
             raise ValidationError("the envelope holds no payload", step="admission")

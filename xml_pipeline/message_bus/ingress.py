@@ -34,7 +34,7 @@ from xml_pipeline.message_bus.exchange import Exchange
 from xml_pipeline.message_bus.message_state import MessageState
 from xml_pipeline.message_bus.payloads import PayloadWriter
 from xml_pipeline.message_bus.peer_tables import PeerTables
-from xml_pipeline.message_bus.routing import RoutingTable
+from xml_pipeline.message_bus.routing import CurrentTable
 from xml_pipeline.message_bus.thread_registry import Conversation, ConversationStatus, ThreadRegistry
 from xml_pipeline.strict_xml import parse_strict
 
@@ -46,7 +46,7 @@ if TYPE_CHECKING:
     from xml_pipeline.message_bus.mint import Mint
     from xml_pipeline.message_bus.scheduler import Scheduler
 
-__all__ = ["Admitted", "Ingress"]
+__all__ = ["Ingress"]
 
 
 _ON_THE_MESH = "mesh:"
@@ -64,21 +64,11 @@ def _as_seen(name: str) -> str:
     return "".join(char for char in folded if unicodedata.category(char) != "Cf")
 
 
-class Admitted:
-    """An accepted external message: its conversation, and what will come back."""
-
-    __slots__ = ("conversation", "exchange")
-
-    def __init__(self, conversation: Conversation, exchange: Exchange) -> None:
-        self.conversation = conversation
-        self.exchange = exchange
-
-
 class Ingress:
     """Admits external messages into the scheduler.
 
     Args:
-        table: gives the routing table in force.
+        current: has the routing table in force.
         peer_tables: those that a conversation may be narrowed by.
         registry: opens conversations and root frames.
         mint: counts messages.
@@ -91,7 +81,7 @@ class Ingress:
 
     def __init__(
         self,
-        table: Callable[[], RoutingTable],
+        current: CurrentTable,
         peer_tables: PeerTables,
         registry: ThreadRegistry,
         mint: Mint,
@@ -101,7 +91,7 @@ class Ingress:
         writer: PayloadWriter,
         limits: Limits,
     ) -> None:
-        self._table = table
+        self._current = current
         self._peer_tables = peer_tables
         self._registry = registry
         self._mint = mint
@@ -128,8 +118,8 @@ class Ingress:
         extensions: str = "",
         vouched: bool = False,
         deadline: float = 0.0,
-    ) -> Admitted:
-        """Admit a payload for a target; see `StreamPump.inject` for what is raised.
+    ) -> Exchange:
+        """Admit a payload for a target, and return what will come back; see `StreamPump.inject` for what is raised.
 
         Args:
             extensions: further elements of ``meta``, as canonical text.
@@ -141,7 +131,7 @@ class Ingress:
             self._check_peer_table(routing_table)
         written = self._writer.write(payload)
         text = written.text
-        table = self._table()
+        table = self._current.table
         queue = target or table.only_group_for(written.name) or ""
         listener = table.listeners.get(queue)
         to_xml = None if not target else escape_text(target) if listener is None else listener.xml_name
@@ -179,7 +169,7 @@ class Ingress:
         stream: bool = False,
         vouched: bool = False,
         deadline: float = 0.0,
-    ) -> Admitted:
+    ) -> Exchange:
         """Admit a finished envelope. Whether it agrees with thread and sender is checked when it is read."""
         self._checked_sender(from_id, vouched)
         self._check_peer_table(routing_table)
@@ -213,7 +203,7 @@ class Ingress:
         envelope = build_envelope(
             first, letter.from_id, conversation_id, letter.target or None, extensions(root), further
         )
-        admitted = await self.admit_raw(
+        exchange = await self.admit_raw(
             envelope_to_bytes(envelope, declaration=False),
             conversation_id,
             letter.from_id,
@@ -221,15 +211,15 @@ class Ingress:
             wait=False,
             vouched=letter.step != "admission",  # its sender was found out before; what was refused had none
         )
-        admitted.exchange.attempts = letter.attempts
-        return admitted.conversation.id
+        exchange.attempts = letter.attempts
+        return exchange.conversation_id
 
     def begin_system(self, target: str, payload: Any) -> str:
         """Send a message of the pump itself, on its own frame."""
         root = self._registry.root
         if root is None:
             raise RuntimeError("the root frame is not initialised")
-        listener = self._table().listeners[target]
+        listener = self._current.table.listeners[target]
         codec = codec_of(type(payload))
         child = self._registry.open_child(root, listener, "system")
         state = self._mint.to_frame(codec.encode_payload(payload), codec, child, listener, root, "system")
@@ -241,17 +231,17 @@ class Ingress:
 
     def _enter(
         self, state: MessageState, conversation: Conversation, exchange: Exchange, queue: str, stream: bool
-    ) -> Admitted:
+    ) -> Exchange:
         if self._events.active and not conversation.participants and not conversation.exchanges:
             self._ledger.emit_thread(conversation)
         exchange.wire = state.raw_bytes
         if stream:
             exchange.open_stream()
-        conversation.exchanges.append(exchange)
+        conversation.exchanges += (exchange,)
         if self._limits.max_conversation_seconds is not None:
             self._limit_time(conversation, self._limits.max_conversation_seconds)
         self._scheduler.admit(state, queue)
-        return Admitted(conversation, exchange)
+        return exchange
 
     def _begin(self, owner: str, thread_id: str | None, peer_table: str | None) -> Conversation:
         """Begin a conversation under a peer table, or continue one under its own."""
@@ -306,7 +296,7 @@ class Ingress:
             raise ForgedMessage(f"only the mesh itself speaks as {from_id!r}", step="admission")
         if seen == "system" or seen.startswith("system."):
             raise ForgedMessage(f"nobody outside the pump may be {from_id!r}", step="admission")
-        if self._table().is_taken(lower):
+        if self._current.table.is_taken(lower):
             raise ForgedMessage(f"{from_id!r} is the name of a local listener or group", step="admission")
         if len(self._good_senders) >= _MAX_GOOD_SENDERS:
             self._good_senders.clear()
@@ -331,7 +321,7 @@ class Ingress:
             )
 
     def _is_known(self, to: str) -> bool:
-        table = self._table()
+        table = self._current.table
         return to in table.listeners or to in table.groups
 
     async def _wait_for_room(self, queue: str) -> None:

@@ -70,11 +70,11 @@ class Lanes:
             raise RuntimeError(f"message {state.message_id} reached dispatch without a listener")
         lane = self.by_key.get(listener.key) or self.of(listener)
         if (
-            not lane.waiting.size
-            and lane.active < lane.limit
-            and lane.bucket is None
-            and self._free > 0
+            self._free > 0
             and not self._ring
+            and lane.active < lane.limit
+            and not lane.waiting.size
+            and lane.bucket is None
         ):
             # Nobody waits for anything: no need to queue.
             self._free -= 1

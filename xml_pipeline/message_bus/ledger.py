@@ -190,11 +190,11 @@ class Ledger:
         while root.parent is not None:
             root = root.parent
         letter = self._dead_letters.add(
-            wire=(exchange.wire or b"") if root.part is None else root.part.wire(exchange.thread_id),
+            wire=(exchange.wire or b"") if root.part is None else root.part.wire(exchange.conversation_id),
             target=exchange.target if root.part is None else root.callee,
             from_id=exchange.from_id,
             thread_id=root.id,
-            conversation_id=exchange.thread_id,
+            conversation_id=exchange.conversation_id,
             code=failure.code,
             detail=failure.detail,
             step=failure.step,
@@ -313,7 +313,7 @@ class Ledger:
             if exchange.error is not None and conversation.failure is None:
                 conversation.failure = exchange.error
         if len(exchanges) > 1:
-            del exchanges[:-1]  # the last one is kept for a later wait()
+            conversation.exchanges = exchanges[-1:]  # kept for a later wait()
         if conversation.deadline_timer is not None:
             conversation.deadline_timer.cancel()
             conversation.deadline_timer = None

@@ -21,8 +21,8 @@ class Outlet:
     """
 
     def __init__(self, on_failure: Callable[[MessageState, Exception], None]) -> None:
-        self.sink: Callable[[list[MessageState]], None] | None = None
-        """Takes messages at once where nothing stands between dispatch and re-injection; see `pipeline.drive`."""
+        self.sink: Callable[[MessageState], object] | None = None
+        """Takes a message at once where nothing stands between dispatch and re-injection; see `pipeline.drive`."""
         self._on_failure = on_failure
         self._messages: list[MessageState] = []
         self._handed_out: list[MessageState] = []
@@ -37,7 +37,7 @@ class Outlet:
             self._wake()
             return
         try:
-            sink([state])
+            sink(state)
         except Exception as exc:
             logger.exception("the re-injection stage failed")
             self._on_failure(state, exc)

@@ -23,7 +23,6 @@ A peer table that is gone allows nobody anything. The peers and tables are those
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
 from xml_pipeline.errors import RoutingError
@@ -32,7 +31,7 @@ if TYPE_CHECKING:
     from xml_pipeline.message_bus.conversation import Frame
     from xml_pipeline.message_bus.listener import Listener
     from xml_pipeline.message_bus.peer_tables import PeerTable, PeerTables
-    from xml_pipeline.message_bus.routing import RoutingTable
+    from xml_pipeline.message_bus.routing import CurrentTable
 
 __all__ = ["Permissions", "always_allowed", "may_call", "table_allows"]
 
@@ -70,12 +69,12 @@ class Permissions:
     """The rule, bound to one pump.
 
     Args:
-        table: gives the routing table in force.
+        current: has the routing table in force.
         peer_tables: of the same pump.
     """
 
-    def __init__(self, table: Callable[[], RoutingTable], peer_tables: PeerTables) -> None:
-        self._table = table
+    def __init__(self, current: CurrentTable, peer_tables: PeerTables) -> None:
+        self._current = current
         self._peer_tables = peer_tables
 
     def check(self, frame: Frame, to: str, *, as_caller: bool = False) -> None:
@@ -94,7 +93,7 @@ class Permissions:
             listener is not None
             and not as_caller
             and frame.conversation.peer_table is None
-            and (to == listener.name or may_call(self.in_force(listener), to))
+            and (to == listener.name or may_call(self._current.table.listeners.get(listener.name, listener), to))
         ):
             return  # the usual case, asked for every call: only the listener's own peers count
         refusal = self.refusal(frame, to, as_caller=as_caller)
@@ -125,12 +124,12 @@ class Permissions:
 
     def in_force(self, listener: Listener) -> Listener:
         """The record of a listener that is in force now. A frame keeps the one it was opened with."""
-        return self._table().listeners.get(listener.name, listener)
+        return self._current.table.listeners.get(listener.name, listener)
 
     def _refusal_of(self, caller: Listener, to: str, peer_table: str | None) -> str | None:
         if to == caller.name or (caller.is_system and peer_table is None):
             return None
-        caller = self._table().listeners.get(caller.name, caller)
+        caller = self._current.table.listeners.get(caller.name, caller)
         if not may_call(caller, to):
             declared = "declares no peers" if caller.peers is None else f"has the peers {caller.peers}"
             who = "the agent" if caller.is_agent else "it"

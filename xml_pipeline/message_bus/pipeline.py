@@ -60,18 +60,23 @@ async def drive(pump: StreamPump) -> None:
     """
     stages = pump.build_pipeline(pump._queue_source())
     is_direct = getattr(stages, "reinjects_directly", False)
-    push: Callable[[list[MessageState]], None] = pump._reinject_responses
-    if getattr(push, "__func__", None) in pump.direct_steps:
-        push = pump.engine.scheduler.push  # nobody overrode it
-    pump.engine.outlet.sink = push if is_direct else None
+    pump.engine.outlet.sink = _door(pump) if is_direct else None
     async with streamcontext(stages) as streamer:
         async for _ in streamer:
             pass
 
 
+def _door(pump: StreamPump) -> Callable[[MessageState], object]:
+    """Where one message is re-injected."""
+    push = pump._reinject_responses
+    if getattr(push, "__func__", None) in pump.direct_steps:
+        return pump.engine.scheduler.put  # nobody overrode it
+    return lambda state: push([state])
+
+
 def route(pump: StreamPump) -> Callable[[Any], Any]:
     """Decide who gets each message; one for a group becomes several."""
-    return lambda source: map_batches(source, expansion(pump._route_step))
+    return lambda source: map_batches(source, expansion(_own(pump, "_route_step")))
 
 
 def handle_errors(pump: StreamPump) -> Callable[[Any], Any]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -12,7 +11,7 @@ from xml_pipeline.errors import RoutingError, ValidationError
 from xml_pipeline.message_bus.listener import Listener
 from xml_pipeline.message_bus.message_state import HandlerMetadata, MessageState, Origin
 from xml_pipeline.message_bus.part import Part
-from xml_pipeline.message_bus.routing import RoutingTable
+from xml_pipeline.message_bus.routing import CurrentTable
 from xml_pipeline.message_bus.steps.bounds import Bounds
 from xml_pipeline.message_bus.steps.deserialization import deserialize
 from xml_pipeline.message_bus.steps.payload_extraction import extract_payload
@@ -47,7 +46,7 @@ class Reception:
     """Steps bound to one pump. Each takes a message and returns it, or several, or raises.
 
     Args:
-        table: gives the routing table in force.
+        current: has the routing table in force.
         registry: opens root frames.
         mint: counts messages that an envelope fans out to.
         scheduler: is told of an envelope's real target.
@@ -56,13 +55,13 @@ class Reception:
 
     def __init__(
         self,
-        table: Callable[[], RoutingTable],
+        current: CurrentTable,
         registry: ThreadRegistry,
         mint: Mint,
         scheduler: Scheduler,
         limits: Limits,
     ) -> None:
-        self._table = table
+        self._current = current
         self._registry = registry
         self._mint = mint
         self._scheduler = scheduler
@@ -95,7 +94,7 @@ class Reception:
         return self._lenient(state)
 
     def _is_lenient(self, to: str | None) -> bool:
-        listener = self._table().listeners.get(to or "")
+        listener = self._current.table.listeners.get(to or "")
         return listener is not None and listener.repair == "lenient"
 
     def payload_extraction(self, state: MessageState) -> MessageState:
@@ -139,7 +138,7 @@ class Reception:
         listener = state.listener
         codec = state.codec
         if listener is None and not state.is_answer:
-            targets = self._table().resolve(state.to_id, str(payload.tag))
+            targets = self._current.table.resolve(state.to_id, str(payload.tag))
             state.target_listeners = list(targets)
             listener = targets[0]
             codec = listener.codecs.get(str(payload.tag))

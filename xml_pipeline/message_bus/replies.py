@@ -41,7 +41,7 @@ from xml_pipeline.message_bus.expiries import Expiries
 from xml_pipeline.message_bus.message_state import HandlerResponse, MessageState, SystemError
 from xml_pipeline.message_bus.payloads import PayloadWriter, Written, from_root
 from xml_pipeline.message_bus.permissions import Permissions
-from xml_pipeline.message_bus.routing import RoutingTable
+from xml_pipeline.message_bus.routing import CurrentTable
 from xml_pipeline.message_bus.steps.model_output import recover_roots
 from xml_pipeline.message_bus.thread_registry import Frame, FrameState, ThreadRegistry
 from xml_pipeline.strict_xml import parse_strict
@@ -56,6 +56,7 @@ __all__ = ["Replies", "Turn"]
 
 
 _OPEN = FrameState.OPEN  # a look-up in the enum costs more than the comparison
+_SEND = HandlerResponse(None, None).kind
 
 
 @dataclass(slots=True, eq=False)
@@ -76,7 +77,7 @@ class Replies:
     """Makes the messages of a turn.
 
     Args:
-        table: gives the routing table in force.
+        current: has the routing table in force.
         permissions: says who may call whom.
         registry: opens frames.
         mint: makes messages.
@@ -91,7 +92,7 @@ class Replies:
 
     def __init__(
         self,
-        table: Callable[[], RoutingTable],
+        current: CurrentTable,
         permissions: Permissions,
         registry: ThreadRegistry,
         mint: Mint,
@@ -104,7 +105,7 @@ class Replies:
         max_fan_out: int,
         bounds: Bounds,
     ) -> None:
-        self._table = table
+        self._current = current
         self._permissions = permissions
         self._registry = registry
         self._mint = mint
@@ -174,16 +175,16 @@ class Replies:
             raise HandlerError(f"{turn.listener.name!r} wants to send a {what}: {exc}", step="encode") from exc
 
     def _route(self, turn: Turn, response: HandlerResponse, payload: Written) -> None:
-        to = response.to if response.to is not None else self._table().group_for(payload.name)
+        to = response.to if response.to is not None else self._current.table.group_for(payload.name)
         if not isinstance(to, str):
             raise RoutingError(f"a target must be a name, not {type(to).__name__}", step="reply")
         frame = turn.frame
         listener = turn.listener
         if type(to) is not str and response.is_response:
             self._answer(turn, payload, response.payload)
-        elif response.is_delegation:
+        elif response.kind is not _SEND and response.is_delegation:
             self._delegate(turn, payload, to)
-        elif response.is_fresh_call:
+        elif response.kind is not _SEND and response.is_fresh_call:
             self._call(turn, response, payload, to)
         elif to == listener.name:
             self._next_turn(turn, payload)
@@ -257,7 +258,7 @@ class Replies:
         if response.timeout:
             _check_timeout(caller.name, response.timeout)
         self._permissions.check(frame, to, as_caller=response.as_caller)
-        targets = self._table().resolve(to, payload.name)
+        targets = self._current.table.resolve(to, payload.name)
         if frame.depth >= self.max_hops:
             raise HopLimitError(f"{caller.name!r} is {frame.depth} calls deep (max_hops={self.max_hops})", step="reply")
         group_size = len(targets) if to != targets[0].name else 0
@@ -277,7 +278,7 @@ class Replies:
         if turn.delegated:
             raise HandlerError(f"{caller.name!r} delegated its frame twice in one turn", step="reply")
         self._permissions.check(frame, to)
-        targets = self._table().resolve(to, payload.name)
+        targets = self._current.table.resolve(to, payload.name)
         if len(targets) > 1 or to != targets[0].name:
             raise RoutingError(
                 f"a frame is handed over to one listener, and {to!r} is a group", step="reply", target=to

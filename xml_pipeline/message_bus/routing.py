@@ -17,7 +17,20 @@ from xml_pipeline.errors import ConfigurationError, RoutingError
 if TYPE_CHECKING:
     from xml_pipeline.message_bus.listener import Listener
 
-__all__ = ["RoutingTable"]
+__all__ = ["CurrentTable", "RoutingTable"]
+
+
+class CurrentTable:
+    """The routing table in force. An attribute, not a function: every message looks several times.
+
+    Args:
+        table: the first one.
+    """
+
+    __slots__ = ("table",)
+
+    def __init__(self, table: RoutingTable) -> None:
+        self.table = table
 
 
 class RoutingTable:

@@ -91,6 +91,12 @@ class Scheduler:
         if self._wakeup is not None:
             self._wake()
 
+    def put(self, state: MessageState) -> None:
+        """`push`, for one message."""
+        self._internal.append(state)
+        if self._wakeup is not None:
+            self._wake()
+
     def check_room(self, target: str) -> None:
         """Refuse at once what would have to wait.
 
@@ -397,8 +403,9 @@ class Scheduler:
             self._timer = asyncio.get_running_loop().call_later(seconds, self._wake)
 
     def _wake(self) -> None:
-        if self._wakeup is not None and not self._wakeup.done():
-            self._wakeup.set_result(None)
+        wakeup, self._wakeup = self._wakeup, None  # once: what comes before it is awake need not call again
+        if wakeup is not None and not wakeup.done():
+            wakeup.set_result(None)
 
 
 def _wake_one(waiters: deque[asyncio.Future[None]]) -> None:

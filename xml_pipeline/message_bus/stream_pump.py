@@ -30,7 +30,7 @@ from xml_pipeline.message_bus.events import (
     ReloadEvent,
     ThreadEvent,
 )
-from xml_pipeline.message_bus.ingress import Admitted
+from xml_pipeline.message_bus.exchange import Exchange
 from xml_pipeline.message_bus.lane import SlotGauge
 from xml_pipeline.message_bus.lifecycle import Lifecycle, PumpState
 from xml_pipeline.message_bus.listener import Handler, Listener, RepairMode, make_generic_listener, make_listener
@@ -394,8 +394,8 @@ class StreamPump:
             RoutingError: there is no such peer table, or the conversation that is continued has another one.
             PumpStopped: the pump is stopping or has stopped.
         """
-        admitted = await self._admit(target, payload, from_id, thread_id, routing_table)
-        return admitted.conversation.id
+        exchange = await self._admit(target, payload, from_id, thread_id, routing_table)
+        return exchange.conversation_id
 
     async def inject_nowait(
         self,
@@ -411,8 +411,8 @@ class StreamPump:
         Raises:
             Overloaded: the target's queue, or the whole admission lane, is full. Otherwise as `inject`.
         """
-        admitted = await self._admit(target, payload, from_id, thread_id, routing_table, wait=False)
-        return admitted.conversation.id
+        exchange = await self._admit(target, payload, from_id, thread_id, routing_table, wait=False)
+        return exchange.conversation_id
 
     async def request(
         self,
@@ -441,10 +441,10 @@ class StreamPump:
             DeadlineExceeded: no answer in time.
         """
         async with Patience(timeout, f"no answer from {target!r} in {timeout} s") as deadline:
-            admitted = await self._admit(target, payload, from_id, thread_id, routing_table)
-            deadline.on_failure = lambda error: self._cancel(admitted.conversation.id, error)
+            exchange = await self._admit(target, payload, from_id, thread_id, routing_table)
+            deadline.on_failure = lambda error: self._cancel(exchange.conversation_id, error)
             with self._dispatcher.lending():
-                return await admitted.exchange.first()
+                return await exchange.first()
 
     async def stream(
         self,
@@ -466,8 +466,8 @@ class StreamPump:
             DeadlineExceeded: no answer for ``timeout`` seconds.
         """
         async with Patience(timeout, f"no room for {target!r} in {timeout} s"):
-            admitted = await self._admit(target, payload, from_id, thread_id, routing_table, stream=True)
-        answers = admitted.exchange.stream(timeout)
+            exchange = await self._admit(target, payload, from_id, thread_id, routing_table, stream=True)
+        answers = exchange.stream(timeout)
         try:
             while True:
                 with self._dispatcher.lending():
@@ -476,8 +476,8 @@ class StreamPump:
                     return
                 yield answer
         finally:
-            if not admitted.exchange.is_complete:
-                self.cancel(admitted.conversation.id)
+            if not exchange.is_complete:
+                self.cancel(exchange.conversation_id)
 
     async def sequence(
         self,
@@ -593,7 +593,7 @@ class StreamPump:
         *,
         wait: bool = True,
         stream: bool = False,
-    ) -> Coroutine[Any, Any, Admitted]:
+    ) -> Coroutine[Any, Any, Exchange]:
         """The way in, to be awaited."""
         ingress = self.engine.ingress
         if isinstance(target, bytes):
@@ -883,6 +883,7 @@ class StreamPump:
             _payload_extraction_step: "payload_extraction",
             _fan_out_step: "fan_out",
             _validate_and_deserialize: "validate_and_deserialize",
+            _route_step: "route",
             _reinject_responses: "",
         }
     )

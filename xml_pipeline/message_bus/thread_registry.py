@@ -111,7 +111,7 @@ class ThreadRegistry:
                 known.status = ConversationStatus.CREATED
                 known.failure = None
                 known.is_end_told = False
-                known.exchanges.clear()
+                known.exchanges = ()
             return known
         if not is_thread_id(conversation_id):
             raise ForgedMessage(
@@ -167,7 +167,7 @@ class ThreadRegistry:
         conversation.is_end_told = False
         conversation.children = set()
         conversation.failure = None
-        conversation.exchanges.clear()
+        conversation.exchanges = ()
         return self._add(conversation)
 
     def _peek_retained(self, conversation_id: str) -> Conversation | None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from lxml import etree
 
-from xml_pipeline.message_bus.routing import RoutingTable
+from xml_pipeline.message_bus.routing import CurrentTable, RoutingTable
 
 if TYPE_CHECKING:
     from xml_pipeline.message_bus.listener import Listener
@@ -83,13 +83,13 @@ class Usage:
     """The instructions that the agents of one pump get with their messages.
 
     Args:
-        table: gives the routing table in force.
+        current: has the routing table in force.
         peer_tables: of the same pump.
         permissions: says what a peer table leaves of an agent's peers.
     """
 
-    def __init__(self, table: Callable[[], RoutingTable], peer_tables: PeerTables, permissions: Permissions) -> None:
-        self._table = table
+    def __init__(self, current: CurrentTable, peer_tables: PeerTables, permissions: Permissions) -> None:
+        self._current = current
         self._peer_tables = peer_tables
         self._permissions = permissions
         self._narrowed: dict[tuple[str, str], tuple[tuple[int, ...], str]] = {}
@@ -101,7 +101,7 @@ class Usage:
             agent: the record that its frame was opened with.
             peer_table: the conversation's.
         """
-        table = self._table()
+        table = self._current.table
         agent = table.listeners.get(agent.name, agent)
         if peer_table is None:
             return agent.usage_instructions

@@ -20,4 +20,5 @@ class Budget(TurnHook):
         self._registry = registry
 
     def complete(self, conversation: Conversation) -> None:
-        self._registry.cleanup_thread(conversation.id)
+        if self._registry.known:
+            self._registry.cleanup_thread(conversation.id)

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from xml_pipeline.errors import DeadlineExceeded
 from xml_pipeline.message_bus.dispatch_hook import TurnHook
 from xml_pipeline.message_bus.message_state import HandlerMetadata, MessageState
-from xml_pipeline.message_bus.routing import RoutingTable
+from xml_pipeline.message_bus.routing import CurrentTable
 
 __all__ = ["Deadline"]
 
@@ -18,11 +18,11 @@ class Deadline(TurnHook):
     that is earlier; a message past its deadline is not started.
 
     Args:
-        table: gives the routing table in force: timeouts are read at check time, also for frames opened earlier.
+        current: has the routing table in force: timeouts are read at check time, also for frames opened earlier.
     """
 
-    def __init__(self, table: Callable[[], RoutingTable]) -> None:
-        self._table = table
+    def __init__(self, current: CurrentTable) -> None:
+        self._current = current
         self._clock: Callable[[], float] | None = None
 
     def _get_clock(self) -> Callable[[], float]:
@@ -34,7 +34,7 @@ class Deadline(TurnHook):
         listener = state.listener
         if listener is None:
             return
-        listener = self._table().listeners.get(listener.name, listener)
+        listener = self._current.table.listeners.get(listener.name, listener)
         now = self._clock() if self._clock is not None else self._get_clock()()
         deadline = now + listener.timeout
         if state.deadline:

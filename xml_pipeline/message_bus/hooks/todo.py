@@ -31,5 +31,5 @@ class Todo(TurnHook):
             metadata.todo_nudge = registry.format_nudge(raised)
 
     def complete(self, conversation: Conversation) -> None:
-        if self._registry.active:
+        if self._registry.watched:
             self._registry.close_all_for_thread(conversation.id)
