@@ -132,6 +132,8 @@ async def test_a_consumer_that_was_removed_is_made_again_and_not_asked_for_witho
     came: asyncio.Queue[Delivery] = asyncio.Queue()
     reader = Durable(parts.link, parts.replies, parts.jetstream, "jobs.*", "worker", came.put_nowait)
     await reader.start()
+    await spin(lambda: reader._requests)
+    await parts.link.flush()
     await parts.jetstream.api("CONSUMER.DELETE.mesh-worker.worker")
     while True:  # what is published while there is none is not kept
         with contextlib.suppress(StorageError):
