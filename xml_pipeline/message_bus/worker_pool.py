@@ -103,7 +103,7 @@ class WorkerPool:
             if not rest.done():
                 rest.set_result(None)
                 return
-        if len(self.workers) < self.limit and not self.closing:
+        if len(self.workers) <= self.limit and not self.closing:  # one more than handlers: it reads
             worker = Worker()
             self.workers.add(worker)
             loop = asyncio.get_running_loop()
