@@ -12,7 +12,7 @@ import contextlib
 import contextvars
 import logging
 from collections import deque
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from typing import TYPE_CHECKING, Any
 
 from xml_pipeline.errors import (
@@ -28,6 +28,7 @@ from xml_pipeline.message_bus.events import (
     EventHub,
 )
 from xml_pipeline.message_bus.hooks.history import canonical_payload
+from xml_pipeline.message_bus.intake import Intake
 from xml_pipeline.message_bus.lanes import Lanes
 from xml_pipeline.message_bus.lending import Lending, current_turn
 from xml_pipeline.message_bus.message_state import HandlerMetadata, MessageState, Outcome
@@ -100,6 +101,7 @@ class Dispatcher:
         """Results that came after their message's time, and were dropped."""
         self.abandoned = 0
         """Handlers that ignored their cancellation."""
+        self._intake: Intake | None = None
         self.replies: Replies  # set by the engine: replies are sent through the outlet, and the dispatcher calls them
         self.usage: Usage  # set by the engine
         self._ledger = ledger
@@ -137,7 +139,26 @@ class Dispatcher:
             else:
                 frame.running += 1
                 self.lanes.put(state)
+        if self._intake is None:
+            self._wake()  # else a worker took these messages in, and will take them from their lanes
+
+    async def lead(
+        self, batches: AsyncIterator[list[MessageState]], take: Callable[[list[MessageState]], object]
+    ) -> None:
+        """Have workers take turns in reading the pipeline; returns when everything is read. See `Intake`.
+
+        Args:
+            batches: what the stages before dispatch give; they suspend nowhere but at their source.
+            take: gets each batch, and hands it to `accept`.
+        """
+        intake = self._intake = Intake(batches, take)
         self._wake()
+        try:
+            await intake.wait()
+        finally:
+            if self._intake is intake:
+                self._intake = None
+            self._wake()
 
     def _warn(self, state: MessageState) -> None:
         self._warned = True
@@ -153,10 +174,13 @@ class Dispatcher:
         while not (self.pool.closing or worker.abandoned):
             state = self.lanes.take()
             if state is None:
-                if len(self.pool.workers) > self.pool.limit:
+                current_turn.set(None)  # or the worker's context would keep the conversation
+                if self._intake is not None and self._intake.is_free and task is not None:
+                    burst = await self._read(self._intake, task, burst)
+                    continue
+                if len(self.pool.workers) > self.pool.limit + 1:
                     return  # it stood in for one whose slots were lent
                 burst = 0
-                current_turn.set(None)  # or the worker's context would keep the conversation
                 await self.pool.rest()
                 continue
             worker.suspended = False
@@ -170,6 +194,17 @@ class Dispatcher:
                 burst = 0
                 self.pool.wake()
                 await asyncio.sleep(0)
+
+    async def _read(self, intake: Intake, task: asyncio.Task[Any], burst: int) -> int:
+        """Take the next batch in; returns what is to be counted as run back to back."""
+        waits = self._scheduler.waits
+        await intake.read(task)
+        if self._scheduler.waits != waits:
+            return 0
+        if burst >= _BURST:
+            await asyncio.sleep(0)
+            return 0
+        return burst + 1
 
     def _turn(self, worker: Worker, state: MessageState) -> Coroutine[Any, Any, None] | None:
         """One handler call, from the start to its message's outcome, or to where it waits for the first time.
@@ -229,6 +264,7 @@ class Dispatcher:
     async def _hooked_turn(self, worker: Worker, turn: Turn) -> None:
         """The same, with the public hooks told before and after."""
         state, frame, listener = turn.state, turn.frame, turn.listener
+        self._wake()  # hooks may suspend
         self._hooks.begin(frame.conversation.id)
         failure: PipelineError | None = None
         try:
@@ -244,7 +280,8 @@ class Dispatcher:
             self._conclude(worker, turn, failure)
             if worker.intents:
                 # A cancellation that was meant for the handler must not reach the hooks.
-                await _absorb_cancellation(worker.task)
+                if worker.failure is not None or (worker.task is not None and worker.task.cancelling()):
+                    await _absorb_cancellation(worker.task)
                 await self._tell_hooks(worker, failure or worker.failure)
         finally:
             if not worker.abandoned:
@@ -344,6 +381,7 @@ class Dispatcher:
                 burst = 0 if worker.suspended else burst + 1
                 if burst >= _BURST:
                     burst = 0
+                    self._wake()
                     await asyncio.sleep(0)
         finally:
             worker.settling = False
@@ -554,7 +592,8 @@ class Dispatcher:
         self._wake()
 
     def _wake(self) -> None:
-        if self.lanes.has_work:
+        """Called before a worker suspends, too: somebody has to run what waits, and to read on."""
+        if self.lanes.has_work or (self._intake is not None and self._intake.is_free):
             self.pool.wake()
 
     async def wait_until_at_rest(self) -> None:
@@ -567,6 +606,8 @@ class Dispatcher:
     async def close(self) -> list[str]:
         """Cancel what runs; returns the names of listeners whose handlers would not end."""
         hung = await self.pool.close()
+        if self._intake is not None:
+            self._intake.end()
         return [worker.turn.listener.name for worker in hung if worker.turn is not None]
 
 

@@ -62,9 +62,17 @@ def map_batches(source: BatchStream, function: Callable[[Batch], Batch]) -> Any:
     """
     origin, functions = getattr(source, "fused_stages", (source, ()))
     functions = (*functions, function)
-    stages = aiostream.stream.map(origin, _in_sequence(functions))
+    stages = _map_sync(origin, _in_sequence(functions))
     stages.fused_stages = (origin, functions)  # type: ignore[attr-defined]
     return stages
+
+
+@pipable_operator
+async def _map_sync(source: BatchStream, function: Callable[[Batch], Batch]) -> AsyncIterator[Batch]:
+    # aiostream's own map is made for several sources, and resumes two generators more for each batch.
+    async with streamcontext(source) as streamer:
+        async for batch in streamer:
+            yield function(batch)
 
 
 def _in_sequence(functions: tuple[Callable[[Batch], Batch], ...]) -> Callable[[Batch], Batch]:

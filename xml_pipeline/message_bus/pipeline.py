@@ -111,12 +111,17 @@ def dispatch(pump: StreamPump) -> Callable[[Any], Any]:
 async def _dispatched(source: AsyncIterable[list[MessageState]], pump: StreamPump) -> AsyncIterator[list[MessageState]]:
     """Hand messages to the dispatcher as they come; yield what their handlers send as it comes."""
     dispatcher, outlet = pump.engine.dispatcher, pump.engine.outlet
+    # A pipeline of somebody's own may suspend anywhere, and set what is meant for one task.
+    is_plain = pump.has_plain_pipeline
 
     async def feed() -> None:
         try:
             async with streamcontext(source) as streamer:
-                async for batch in streamer:
-                    pump._dispatch_to_handlers(batch)
+                if is_plain:
+                    await dispatcher.lead(streamer, pump._dispatch_to_handlers)
+                else:
+                    async for batch in streamer:
+                        pump._dispatch_to_handlers(batch)
         finally:
             outlet.finish()
 

@@ -79,6 +79,8 @@ class Scheduler:
         self._ring: deque[Window] = deque()
         self._room: deque[asyncio.Future[None]] = deque()
         self._wakeup: asyncio.Future[None] | None = None
+        self.waits = 0
+        """How often there was nothing to take."""
         self._timer: asyncio.TimerHandle | None = None
         self._closed = False
         self._refusing = False
@@ -188,6 +190,7 @@ class Scheduler:
             elif self._closed:
                 return
             else:
+                self.waits += 1
                 self._wakeup = asyncio.get_running_loop().create_future()
                 try:
                     await self._wakeup

@@ -836,6 +836,12 @@ class StreamPump:
     def _queue_source(self) -> Any:
         return pipeline.queue_source(self)
 
+    @property
+    def has_plain_pipeline(self) -> bool:
+        """Whether the stages are those of this class, none of which suspends before dispatch; steps may be others."""
+        own = (StreamPump.build_pipeline, StreamPump._queue_source)
+        return tuple(getattr(each, "__func__", None) for each in (self.build_pipeline, self._queue_source)) == own
+
     def _repair_step(self, state: MessageState) -> MessageState:
         return self.engine.reception.repair(state)
 

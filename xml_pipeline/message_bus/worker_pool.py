@@ -6,6 +6,7 @@ import asyncio
 import contextvars
 import logging
 from collections.abc import Callable, Coroutine
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from xml_pipeline.message_bus.message_state import MessageState
@@ -103,13 +104,13 @@ class WorkerPool:
             if not rest.done():
                 rest.set_result(None)
                 return
-        if len(self.workers) < self.limit and not self.closing:
+        if len(self.workers) <= self.limit and not self.closing:  # one more than handlers: it reads
             worker = Worker()
             self.workers.add(worker)
             loop = asyncio.get_running_loop()
             # Not in the context of whoever happened to bring the work.
             worker.task = loop.create_task(self._run(worker), context=self.context.copy())
-            worker.task.add_done_callback(self._ended)
+            worker.task.add_done_callback(partial(self._ended, worker))
 
     @property
     def running(self) -> int:
@@ -184,10 +185,8 @@ class WorkerPool:
         _, hung = await asyncio.wait([*workers, *self._gone], timeout=GRACE)
         return [workers[task] for task in hung if task in workers]
 
-    def _ended(self, task: asyncio.Task[None]) -> None:
+    def _ended(self, worker: Worker, task: asyncio.Task[None]) -> None:
         self._gone.discard(task)
-        for worker in list(self.workers):
-            if worker.task is task:
-                self.workers.discard(worker)
+        self.workers.discard(worker)
         if not task.cancelled() and task.exception() is not None:
             logger.error("a worker ended unexpectedly", exc_info=task.exception())

@@ -1,0 +1,202 @@
+"""Workers take turns at the pipeline: nothing waits for a handler that waits, and nothing is lost when it ends."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import pytest
+
+from tests.message_bus.helpers import PATIENCE, Ask, Note, Reply
+from xml_pipeline import HandlerMetadata, HandlerResponse, StreamPump
+from xml_pipeline.message_bus.intake import Intake
+from xml_pipeline.message_bus.message_state import MessageState
+from xml_pipeline.message_bus.operators import pipe
+
+Batch = list[MessageState]
+
+
+class Source:
+    """Batches that the test gives; `None` ends them, an exception breaks them."""
+
+    def __init__(self) -> None:
+        self.given: asyncio.Queue[Batch | Exception | None] = asyncio.Queue()
+        self.taken: list[Batch] = []
+
+    async def batches(self) -> AsyncIterator[Batch]:
+        while True:
+            batch = await self.given.get()
+            if batch is None:
+                return
+            if isinstance(batch, Exception):
+                raise batch
+            yield batch
+
+
+async def read(intake: Intake) -> None:
+    task = asyncio.current_task()
+    assert task is not None
+    await intake.read(task)
+
+
+async def test_whoever_reads_takes_and_then_somebody_else_may():
+    source = Source()
+    intake = Intake(source.batches(), source.taken.append)
+    for _ in range(3):
+        assert intake.is_free
+        reader = asyncio.create_task(read(intake))
+        await asyncio.sleep(0)
+        assert not intake.is_free
+        source.given.put_nowait([])
+        await reader
+    assert source.taken == [[], [], []]
+
+
+async def test_the_end_of_the_source_is_the_end():
+    source = Source()
+    intake = Intake(source.batches(), source.taken.append)
+    source.given.put_nowait(None)
+    await read(intake)
+    assert not intake.is_free
+    await asyncio.wait_for(intake.wait(), PATIENCE)
+
+
+@pytest.mark.parametrize("in_stage", [True, False])
+async def test_a_failure_ends_it_and_is_told(in_stage: bool):
+    source = Source()
+
+    def take(batch: Batch) -> None:
+        raise LookupError("taking")
+
+    intake = Intake(source.batches(), take)
+    source.given.put_nowait(LookupError("in a stage") if in_stage else [])
+    await read(intake)
+    assert not intake.is_free
+    with pytest.raises(LookupError, match="in a stage" if in_stage else "taking"):
+        await asyncio.wait_for(intake.wait(), PATIENCE)
+
+
+async def test_when_whoever_waits_is_cancelled_nobody_reads_any_more_and_the_reader_lives_on():
+    source = Source()
+    intake = Intake(source.batches(), source.taken.append)
+    lived_on = asyncio.Event()
+
+    async def work() -> None:
+        await read(intake)
+        await asyncio.sleep(0)
+        lived_on.set()
+
+    reader, waiter = asyncio.create_task(work()), asyncio.create_task(intake.wait())
+    await asyncio.sleep(0)
+    waiter.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await waiter
+    assert not intake.is_free and not source.taken
+    await reader
+    assert lived_on.is_set() and not reader.cancelling()
+
+
+async def test_a_reader_that_is_cancelled_ends_it():
+    source = Source()
+    intake = Intake(source.batches(), source.taken.append)
+    reader = asyncio.create_task(read(intake))
+    await asyncio.sleep(0)
+    reader.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await reader
+    await asyncio.wait_for(intake.wait(), PATIENCE)
+
+
+class WithStage(StreamPump):
+    """A pipeline of one's own, which a task of its own reads."""
+
+    def build_pipeline(self, source):
+        return super().build_pipeline(source | pipe.action(lambda state: None))
+
+
+@pytest.mark.parametrize("cls", [StreamPump, WithStage])
+async def test_the_only_slot_is_taken_and_answers_still_leave(cls: type[StreamPump]):
+    go = asyncio.Event()
+
+    async def slow(ask: Ask, metadata: HandlerMetadata) -> AsyncIterator[HandlerResponse]:
+        yield HandlerResponse.respond(Reply("first"))
+        await go.wait()
+        yield HandlerResponse.respond(Reply("second"))
+
+    pump = cls(max_concurrent_handlers=1)
+    pump.register("slow", slow, Ask)
+    async with pump, asyncio.timeout(PATIENCE):
+        answers = pump.stream("slow", Ask())
+        assert await anext(answers) == Reply("first")
+        go.set()
+        assert [answer async for answer in answers] == [Reply("second")]
+
+
+@pytest.mark.parametrize("cls", [StreamPump, WithStage])
+async def test_the_only_slot_is_taken_and_a_deadline_is_still_told(cls: type[StreamPump]):
+    told, ended = asyncio.Event(), asyncio.Event()
+
+    async def asker(message: Ask | object, metadata: HandlerMetadata) -> HandlerResponse | None:
+        if isinstance(message, Ask):
+            return HandlerResponse.call(Note(), "hangs", timeout=0.01)
+        told.set()
+        return HandlerResponse.respond(Reply("gave up"))
+
+    async def hangs(note: Note, metadata: HandlerMetadata) -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            ended.set()
+
+    pump = cls(max_concurrent_handlers=1)
+    pump.register("asker", asker, Ask, agent=True, peers=["hangs"])
+    pump.register("hangs", hangs, Note)
+    async with pump, asyncio.timeout(PATIENCE):
+        assert await pump.request("asker", Ask()) == Reply("gave up")
+        assert told.is_set() and ended.is_set()
+
+
+async def test_handlers_that_never_wait_let_the_loop_go_on():
+    turns = 0
+
+    async def restless(ask: Ask, metadata: HandlerMetadata) -> HandlerResponse:
+        nonlocal turns
+        turns += 1
+        return HandlerResponse(ask, to="restless") if not stop.is_set() else HandlerResponse.respond(Reply("done"))
+
+    stop = asyncio.Event()
+    pump = StreamPump(max_turns=1_000_000)
+    pump.register("restless", restless, Ask)
+    async with pump, asyncio.timeout(PATIENCE):
+        asked = asyncio.create_task(pump.request("restless", Ask()))
+        for _ in range(100):
+            before = turns
+            await asyncio.sleep(0)  # comes back only if the loop is let go
+            assert turns - before < 1_000
+        assert turns > 100
+        stop.set()
+        assert await asked == Reply("done")
+
+
+async def test_a_hook_that_waits_keeps_nobody_waiting():
+    go = asyncio.Event()
+
+    class Slow:
+        async def on_intent(self, thread_id, from_id, to_id, payload_type, payload_bytes):
+            if to_id == "held":
+                await go.wait()
+            return ""
+
+    async def answer(ask: Ask, metadata: HandlerMetadata) -> HandlerResponse:
+        return HandlerResponse.respond(Reply(ask.text))
+
+    pump = StreamPump()
+    pump.register("held", answer, Ask)
+    pump.register("free", answer, Ask)
+    pump.register_dispatch_hook(Slow())
+    async with pump, asyncio.timeout(PATIENCE):
+        held = asyncio.create_task(pump.request("held", Ask("held")))
+        free = [asyncio.create_task(pump.request("free", Ask(str(number)))) for number in range(3)]
+        assert [await each for each in free] == [Reply("0"), Reply("1"), Reply("2")]
+        go.set()
+        assert await held == Reply("held")
