@@ -89,6 +89,7 @@ STATE_OF_THE_BUS = {
 ENGINE_OF_THE_BUS = {
     "attachment",
     "gateway",
+    "intake",
     "patience",
     "lanes",
     "lending",

@@ -82,6 +82,7 @@ _DECLARATION: Final = b'<?xml version="1.0" encoding="UTF-8"?>\n'
 _NOT_XML = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 _NAME_END = re.compile(rb"[\s/>]")
 
+_KEPT: Final = "_message_schema"
 _PEEK_BYTES: Final = 4096
 _PEEK_TO = re.compile(rb"<(?:[^\s<>/:]{1,64}:)?to(?:\s[^<>]{0,256})?>([^<]{0,1024})<")
 _PEEK_THREAD = re.compile(rb"<(?:[^\s<>/:]{1,64}:)?thread(?:\s[^<>]{0,256})?>([^<]{0,1024})<")
@@ -93,13 +94,19 @@ def envelope_schema() -> XMLSchema:
     return etree.XMLSchema(parse_strict(_schema_text()))
 
 
-@functools.lru_cache(maxsize=4096)
 def message_schema(codec: Codec[Any]) -> XMLSchema:
     """The schema of an envelope with one payload of a known class, which checks both in one pass over the tree.
 
     It accepts exactly what both `envelope_schema` and the class's own schema accept. Which of them refuses a message,
-    only they can say.
+    only they can say. It is kept with the codec, and goes with it: classes come and go with agents of the mesh.
     """
+    known: XMLSchema | None = codec.__dict__.get(_KEPT)
+    if known is None:
+        known = codec.__dict__[_KEPT] = _message_schema(codec)
+    return known
+
+
+def _message_schema(codec: Codec[Any]) -> XMLSchema:
     parser = etree.XMLParser(resolve_entities=False, no_network=True)
     parser.resolvers.add(_OneDocument(etree.tostring(codec.xsd())))
     schema = etree.fromstring(_schema_text(), parser)

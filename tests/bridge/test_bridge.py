@@ -376,6 +376,29 @@ async def test_changed_puts_and_publications_lose_nothing(file, mesh, peer, kind
         assert pump.dead_letters.list() == []
 
 
+@pytest.mark.parametrize("kind", ["kv", "subjects"])
+async def test_what_goes_out_keeps_to_a_changed_timeout_of_the_organism(file, kind):
+    def write(said, more=""):
+        out = "put: 'out.{message}'" if kind == "kv" else "publish: 'out.{message}'"
+        file.write(f"{kind}: [{{{out}, listener: out, {CLASS}{more}}}]\n")
+        file.path.write_text(f"timeout: {said}\n" + file.path.read_text())
+        return str(file.path)
+
+    pump = await StreamPump.from_yaml(write(7))
+    async with pump:
+        listener = pump.listeners["out"]
+        assert listener.timeout == 7
+        write(7, more=", timeout: 7")
+        assert pump.reload_config().success
+        assert pump.listeners["out"] is listener  # it says the same
+        write(5)
+        assert pump.reload_config().success
+        assert pump.listeners["out"].timeout == 5
+        write(9, more=", timeout: 2")
+        assert pump.reload_config().success
+        assert pump.listeners["out"].timeout == 2
+
+
 async def test_a_new_peer_can_be_called_as_soon_as_it_is_there(file, mesh):
     pump = await StreamPump.from_yaml(file.write("agents: []\n"))
     async with pump:
@@ -508,3 +531,21 @@ async def test_what_is_found_while_its_pattern_is_taken_away_is_not_offered(file
         go.set()
         await spin(lambda: not bridge_of._changing)
         assert "shout" not in pump.listeners
+
+
+@pytest.mark.parametrize("other", ["{pattern: '*', timeout: 5}", "{pattern: '>'}", "{name: shout, timeout: 5}"])
+async def test_an_agent_that_was_found_is_there_all_the_time_when_its_entry_changes(file, mesh, other):
+    echo_on(mesh, "shout")
+    await mesh.catalog()
+    pump = await StreamPump.from_yaml(file.write(PATTERN))
+    async with pump:
+        await spin(lambda: "shout" in pump.listeners)
+        for section in (f"agents: [{other}]\n", PATTERN):
+            file.write(section)
+            event = pump.reload_config()
+            assert event.success, event.error
+            listener = pump.listeners["shout"]
+            assert (await pump.request("shout", listener.payload_class(message="hi"))).reply == "hi"
+            await spin(lambda: not pump.attachments[0]._changing)
+            listener = pump.listeners["shout"]
+            assert (await pump.request("shout", listener.payload_class(message="hi"))).reply == "hi"

@@ -215,6 +215,14 @@ kv: [{put: a, listener: x, CLASS, resume: r, echo: true}]
     10:81 mesh.kv[0].echo: is only for 'watch'
 kv: [{watch: a, to: greeter, CLASS, description: x}]
     10:79 mesh.kv[0].description: is only for 'put'
+kv: [{watch: a, to: greeter, CLASS, timeout: 5}]
+    10:75 mesh.kv[0].timeout: is only for 'put'
+kv: [{put: a, listener: x, CLASS, timeout: 0}]
+    10:73 mesh.kv[0].timeout: must be greater than 0, not 0
+subjects: [{subscribe: a, to: greeter, CLASS, durable: d, timeout: 5}]
+    10:97 mesh.subjects[0].timeout: is only for 'publish'
+subjects: [{publish: a, listener: x, CLASS, timeout: x}]
+    10:83 mesh.subjects[0].timeout: must be a number, not the text 'x'
 subjects: [{}]
     10:14 mesh.subjects[0]: needs either 'subscribe' or 'publish'
 subjects: [{subscribe: a, publish: b}]
@@ -356,13 +364,13 @@ kv:
 - {watch: "a.{name}.raw", to: greeter, payload_class: handlers.Greeting, resume: a, echo: true}
 - {watch: "b.*.x.>", to: group, payload_class: handlers.Greeting}
 - {watch: c, to: second, payload_class: handlers.Greeting}
-- {put: "a.{name}.done", listener: kv.done, payload_class: handlers.Greeting, description: d}
+- {put: "a.{name}.done", listener: kv.done, payload_class: handlers.Greeting, description: d, timeout: 5}
 subjects:
 - {subscribe: "prices.{name}.>", to: greeter, payload_class: handlers.Greeting, queue: q, max_in_flight: 5,
    echo: true}
 - {subscribe: orders, to: greeter, payload_class: handlers.Greeting, durable: clerk, stream: s, max_deliver: 1,
    ack_wait: 1, dead_letters: dead}
-- {publish: "alerts.{name}", listener: out, payload_class: handlers.Greeting}
+- {publish: "alerts.{name}", listener: out, payload_class: handlers.Greeting, timeout: 0.5}
 trust:
 - {key: 11qYAYKxCrfVS/7TyWQHOg7hcvPapiMlrwIaaPcHURo=, organism: friend, policy: accept}
 """
@@ -377,6 +385,7 @@ def test_a_section_with_everything(organism: Organism) -> None:
     assert [entry.name for entry in mesh.expose] == ["", "hello.greeter", "one"]
     assert [entry.listener_name for entry in mesh.agents] == ["nlp.summarizer", "second", "", "", ""]
     assert [entry.resume for entry in mesh.kv] == ["a", "", "", ""]
+    assert [entry.timeout for entry in (*mesh.kv, *mesh.subjects)] == [None, None, None, 5.0, None, None, 0.5]
     given = {
         entry.payload_class.__name__ for entry in (*mesh.kv, *mesh.subjects) if isinstance(entry.payload_class, type)
     }

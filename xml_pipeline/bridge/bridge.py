@@ -110,8 +110,19 @@ class Bridge:
             if known is not None:
                 kept.remove(known)
             parts.append(known or (entry, self._maker.make(entry)))
+        self._hand_on([part for _, part in kept], [part for _, part in parts])
         _check_names([part for _, part in parts])
         return _Change(self, section, parts, _trust(section), _said(config, section))
+
+    def _hand_on(self, gone: Sequence[Part], parts: Sequence[Part]) -> None:
+        """What an entry that is gone has found is there from the start for one that takes its place."""
+        taken = {listener.name for part in parts for listener in part.listeners}
+        for part in parts:
+            if isinstance(part, Discovered) and all(part is not known for _, known in self._parts):
+                for other in gone:
+                    if isinstance(other, Discovered):
+                        part.inherit(other, frozenset(taken))
+                        taken |= {listener.name for listener in part.listeners}
 
     def put(self, section: MeshConfig, parts: list[tuple[Entry, Part]], trust: TrustStore) -> None:
         """Have these parts from now on; the change of a reload does it."""
@@ -122,7 +133,7 @@ class Bridge:
         gone = [part for entry, part in before if part not in [kept for _, kept in parts]]
         new = [part for _, part in parts if part not in [known for _, known in before]]
         for part in new:
-            if isinstance(part, _OUTWARD):
+            if isinstance(part, (*_OUTWARD, Discovered)):
                 part.open(self._mesh)  # its listener may be called as soon as this returns
         for part in gone:
             if isinstance(part, Discovered):

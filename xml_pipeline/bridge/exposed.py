@@ -98,6 +98,8 @@ class Exposed:
         form = JsonForm(list(listener.codecs.values()))
         takes, gives = form.schema(), _schema_of(listener.output_codec)
         shape = _shape(takes is not None, listener.streams)
+        if not entry.invocable:
+            takes, gives, shape = None, None, Shape.BACKGROUND
         spec = AgentSpec(
             name=self.name,
             description=entry.description or listener.description,
@@ -118,6 +120,8 @@ class Exposed:
             output_schema=None if shape.streaming else gives,
             chunk_schema=gives if shape.streaming else None,
         )
+        if shape is Shape.BACKGROUND:
+            return raw_agent(spec, contract, shape, _nothing)
         if shape.streaming:
             own = not shape.invocable
             return raw_agent(spec, contract, shape, lambda request: self._stream(form, request, own))
@@ -148,6 +152,11 @@ class Exposed:
         if isinstance(error, RoutingError) and self._find(self.entry.listener) is None:
             return NotAvailable(agent=self.name)  # a reload has taken the listener away
         return to_mesh(error)
+
+
+async def _nothing(_: RawRequest) -> bytes:
+    """What a watcher does by itself: it waits for what comes in by other ways."""
+    return b""
 
 
 def _shape(takes: bool, streams: bool) -> Shape:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from xml_pipeline.bridge.discovered import Discovered
 from xml_pipeline.bridge.event_feed import EventFeed
@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     from xml_pipeline.message_bus.listener import Listener
     from xml_pipeline.message_bus.stream_pump import StreamPump
 
+    _Sending = TypeVar("_Sending", KVConfig, SubjectConfig)
+
 __all__ = ["Entry", "PartMaker", "entries_of"]
 
 Entry = tuple[str, Any]
@@ -46,19 +48,27 @@ def entries_of(config: OrganismConfig, section: MeshConfig, intake: bool) -> lis
     """
     entries: list[Entry] = [("events", config.name)] if section.events else []
     if intake:
-        entries += [("expose", _resolved(entry, config)) for entry in section.expose]
-    for kind in ("agents", "kv", "subjects"):
-        entries += [(kind, entry) for entry in getattr(section, kind) if intake or entry.to is None]
+        entries += [("expose", _named(entry, config)) for entry in section.expose]
+    entries += [("agents", entry) for entry in section.agents if intake or entry.to is None]
+    entries += [("kv", _timed(entry, config)) for entry in section.kv if intake or entry.to is None]
+    entries += [("subjects", _timed(entry, config)) for entry in section.subjects if intake or entry.to is None]
     return entries
 
 
-def _resolved(entry: ExposeConfig, config: OrganismConfig) -> ExposeConfig:
+def _named(entry: ExposeConfig, config: OrganismConfig) -> ExposeConfig:
     """With what the organism says in the place of what the entry does not."""
     said = {"name": entry.name or f"{config.name}.{entry.listener}", "version": entry.version or config.version}
     fault = agent_name_fault(said["name"])
     if fault is not None:
         raise ConfigurationError(f"mesh.expose: {entry.listener!r} needs 'as', the name on the mesh: {fault}")
     return entry.model_copy(update=said)
+
+
+def _timed(entry: _Sending, config: OrganismConfig) -> _Sending:
+    """The same for what goes out, which is handled here and has a time for that."""
+    if entry.to is not None or entry.timeout is not None:
+        return entry
+    return entry.model_copy(update={"timeout": config.timeout})
 
 
 class PartMaker:

@@ -19,7 +19,7 @@ from xml_pipeline.bridge.classes import MeshReply
 from xml_pipeline.bridge.failures import to_pump
 from xml_pipeline.bridge.forms import JsonForm
 from xml_pipeline.bridge.outgoing import END
-from xml_pipeline.bridge.waiting import until_connected
+from xml_pipeline.bridge.waiting import UnderWay, until_connected
 from xml_pipeline.errors import HandlerError, RoutingError, ValidationError
 from xml_pipeline.mesh import MeshError
 from xml_pipeline.message_bus.listener import Listener, make_listener
@@ -54,6 +54,7 @@ class MeshPeer:
         self.entry = entry
         self._lending = lending
         self._calls = calls
+        self._under_way = UnderWay()
         self._mesh: AgentMesh | None = None
         self._form = JsonForm([codec_of(entry.payload_class)])
         output = entry.output_class if isinstance(entry.output_class, type) else None
@@ -90,9 +91,10 @@ class MeshPeer:
         if mesh is None:
             raise RoutingError("the mesh is not open", step="mesh", target=self.entry.name)
         try:
-            async with aclosing(self._answers(mesh, payload, metadata)) as answers:
-                async for answer in answers:
-                    yield HandlerResponse.respond(answer)
+            with self._under_way:
+                async with aclosing(self._answers(mesh, payload, metadata)) as answers:
+                    async for answer in answers:
+                        yield HandlerResponse.respond(answer)
         except MeshError as error:
             raise to_pump(error, self.entry.name) from error
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 from xml_pipeline.bridge.failures import to_pump
 from xml_pipeline.bridge.forms import json_of
 from xml_pipeline.bridge.templates import Template
-from xml_pipeline.bridge.waiting import until_connected
+from xml_pipeline.bridge.waiting import UnderWay, until_connected
 from xml_pipeline.errors import RoutingError, ValidationError
 from xml_pipeline.mesh import MeshError
 from xml_pipeline.mesh import headers as h
@@ -32,7 +32,7 @@ class Sink:
     """One entry of ``mesh.kv`` with ``put``, or of ``mesh.subjects`` with ``publish``: a listener that answers nothing.
 
     Args:
-        entry: what the configuration says, with its class.
+        entry: what the configuration says, with its class and its timeout.
         template: the key or subject.
         send: `put` or `publish`.
         lending: what to enter while the server is waited for.
@@ -47,17 +47,19 @@ class Sink:
         lending: Callable[[], AbstractContextManager[None]],
         origin: Callable[[], str],
     ) -> None:
-        assert isinstance(entry.payload_class, type) and entry.listener is not None
+        assert isinstance(entry.payload_class, type) and entry.listener is not None and entry.timeout is not None
         self._template = Template(template)
         self._send = send
         self._lending = lending
         self._origin = origin
+        self._under_way = UnderWay()
         self._mesh: AgentMesh | None = None
         listener = make_listener(
             entry.listener,
             self._handle,
             entry.payload_class,
             description=entry.description or f"Sends to {template} on the mesh.",
+            timeout=entry.timeout,
             trusted=True,
             attached=True,
         )
@@ -83,7 +85,7 @@ class Sink:
             raise RoutingError("the mesh is not open", step="mesh", target=self._template.text)
         place, body = self._template.fill(payload), json_of(payload)
         try:
-            with self._lending():
+            with self._under_way, self._lending():
                 await until_connected(mesh, metadata.deadline)
                 await self._send(mesh, place, body, self._origin())
         except ValueError as error:

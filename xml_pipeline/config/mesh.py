@@ -179,6 +179,19 @@ class ExposeConfig(ConfigModel):
     max_concurrency: Count = Field(default=64, description="Calls that are handled at a time.")
     max_queue: Count = Field(default=1000, description="Calls that wait for one of those to end.")
     peer_table: Name | None = Field(default=None, description="The peer table that calls from the mesh run under.")
+    invocable: Flag = Field(
+        default=True,
+        description="With false it is only shown, and nobody can call it: a watcher, which works on what 'kv' and "
+        "'subjects' bring.",
+    )
+
+    @model_validator(mode="after")
+    def _called_or_not(self) -> ExposeConfig:
+        called = ("timeout", "max_concurrency", "max_queue", "peer_table")
+        problems = [] if self.invocable else _misplaced(self, called, "is only for what others may call")
+        if problems:
+            raise InvalidConfiguration(problems)
+        return self
 
 
 class MeshAgentConfig(ConfigModel):
@@ -262,10 +275,14 @@ class KVConfig(ConfigModel):
     listener: Name | None = Field(default=None, description="With 'put': what listeners call it.")
     payload_class: ClassOrPath = Field(default=None, description="Import path of the values' class.")
     description: Text = Field(default="", description="With 'put': what agents read.")
+    timeout: SecondsOrNone = Field(
+        default=None,
+        description="With 'put': how long it may take, in seconds; the organism's timeout if absent.",
+    )
 
     @model_validator(mode="after")
     def _one_of_two(self) -> KVConfig:
-        _one_direction(self, ("watch", "to", "resume", "echo"), ("put", "listener", "description"))
+        _one_direction(self, ("watch", "to", "resume", "echo"), ("put", "listener", "description", "timeout"))
         return self
 
 
@@ -305,12 +322,16 @@ class SubjectConfig(ConfigModel):
     listener: Name | None = Field(default=None, description="With 'publish': what listeners call it.")
     payload_class: ClassOrPath = Field(default=None, description="Import path of the messages' class.")
     description: Text = Field(default="", description="With 'publish': what agents read.")
+    timeout: SecondsOrNone = Field(
+        default=None,
+        description="With 'publish': how long it may take, in seconds; the organism's timeout if absent.",
+    )
 
     @model_validator(mode="after")
     def _one_of_two(self) -> SubjectConfig:
         durably = ("stream", "max_deliver", "ack_wait", "dead_letters")
         inward = ("subscribe", "to", "queue", "durable", *durably, "max_in_flight", "echo")
-        _one_direction(self, inward, ("publish", "listener", "description"))
+        _one_direction(self, inward, ("publish", "listener", "description", "timeout"))
         if self.queue and self.durable:
             raise ValueError("has both 'queue' and 'durable'; nodes that share a 'durable' share the work anyway")
         problems = [] if self.durable or self.publish else _misplaced(self, durably, "is only for 'durable'")

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from typing import TYPE_CHECKING, Any
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from xml_pipeline.mesh import headers as h
 from xml_pipeline.mesh.credit import WINDOW, Window
@@ -20,7 +21,7 @@ from xml_pipeline.mesh.typed import ResultTypes
 from xml_pipeline.mesh.usage import collect
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Callable, Mapping
+    from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 
     from xml_pipeline.mesh.directory import Directory
     from xml_pipeline.mesh.link import Link
@@ -31,8 +32,25 @@ __all__ = ["Client"]
 
 _log = logging.getLogger(__name__)
 
-_AGAIN = 0.1  # seconds until an idempotent call is tried again where nobody serves the agent
+_AGAIN = 0.1  # seconds until a request is made again where nobody serves the agent
 _RAW: Any = object()  # the result is the body itself
+
+
+class _Asked(NamedTuple):
+    """A stream that was asked for."""
+
+    request_id: str
+    inflow: Inflow
+    inbound: Inbound
+    expected: Expected
+
+    @property
+    def is_heard(self) -> bool:
+        """Whether somebody may have heard of it."""
+        outcome = self.expected.outcome
+        if outcome is None or isinstance(outcome, MeshError):
+            return True
+        return Reply.read(outcome.headers, outcome.data).kind is not ReplyKind.NO_RESPONDERS
 
 
 class Client:
@@ -229,6 +247,28 @@ class Client:
         self._directory.check("stream", name)
         body = encode(payload)
         timeout = check_seconds(timeout)
+        deadline = asyncio.get_running_loop().time() + timeout
+        while True:
+            has_begun = False
+            async with self._asked(name, subject, body, timeout, headers) as asked:
+                try:
+                    while (chunk := await self._next(asked.inflow, asked.inbound)) is not None:
+                        has_begun = True
+                        if result_type is _RAW:
+                            yield chunk
+                        else:
+                            yield self._types.read(chunk, result_type, agent=name, request_id=asked.request_id)
+                    return
+                except (NotAvailable, NotFound):
+                    if has_begun or asked.is_heard or not self._may_come_back(name, deadline):
+                        raise
+            await asyncio.sleep(_AGAIN)
+
+    @asynccontextmanager
+    async def _asked(
+        self, name: str, subject: str, body: bytes, timeout: float, headers: Mapping[str, str] | None
+    ) -> AsyncIterator[_Asked]:
+        """One attempt to have a stream, which is over when this is left."""
         request_id = new_id()
         inbound = Inbound(f"the stream of {name}")
         inflow = Inflow(name, request_id, inbound, timeout, Window(self._link, request_id))
@@ -248,11 +288,7 @@ class Client:
             request = Request(request_id, True, instance_id=self._instance_id, accept=expected.inbox, credit=WINDOW)
             try:
                 await self._link.publish(subject, body, expected.inbox, _with(headers, request), timeout=timeout)
-                while (chunk := await self._next(inflow, inbound)) is not None:
-                    if result_type is _RAW:
-                        yield chunk
-                    else:
-                        yield self._types.read(chunk, result_type, agent=name, request_id=request_id)
+                yield _Asked(request_id, inflow, inbound, expected)
             finally:
                 if not inflow.is_over:
                     self._cancel(request_id)

@@ -92,7 +92,7 @@ class Engine:
         self.ledger = Ledger(self.registry, self.mint, self.scheduler, self.events, self.dead_letters)
         self.expiries = Expiries(self.ledger.cancel_call)
         self.hooks = DispatchHooks()
-        writer = PayloadWriter()
+        writer = self._writer = PayloadWriter()
         joins = Joins(self.registry)
         self._turn_limit = TurnLimit(limits.max_turns, joins)
         turn_hooks: list[TurnHook] = [
@@ -186,6 +186,7 @@ class Engine:
         old, self.current.table = self.current.table, table
         update_usage(table)
         self.usage.forget()
+        self._writer.forget()
         self.prompts.swap(PromptsOfTable(table), keep_registered=True)
         for name, listener in table.listeners.items():
             if old.listeners.get(name) is not listener:

@@ -29,6 +29,10 @@ class PayloadWriter:
     def __init__(self) -> None:
         self._codecs: dict[type, Codec[Any] | None] = {}
 
+    def forget(self) -> None:
+        """Classes may have gone with their listeners; those that have not are learnt again."""
+        self._codecs.clear()
+
     def write(self, value: object) -> Written:
         """A dataclass or pydantic model by its codec, an object with ``to_xml()`` by that, an lxml element as it is.
 
