@@ -24,7 +24,7 @@ or over a wire tells nothing about listeners, peers or schemas that its reader m
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import ClassVar, Self
 
 __all__ = [
     "BudgetExhausted",
@@ -64,6 +64,13 @@ class PipelineError(Exception):
         self.target = target
         if detail:
             self.add_note(detail)
+
+    def bare(self) -> Self:
+        """A copy without traceback, cause and context, for keeping: these hold the frames of handlers, and so all that
+        the handlers had."""
+        twin = self.__class__.__new__(self.__class__, *self.args)
+        twin.__dict__.update(self.__dict__)
+        return twin
 
 
 class RoutingError(PipelineError):

@@ -38,6 +38,7 @@ from xml_pipeline.message_bus.turn_events import TurnEvents
 from xml_pipeline.message_bus.worker_pool import GRACE, NEVER, Worker, WorkerPool
 
 if TYPE_CHECKING:
+    from xml_pipeline.message_bus.exchange import Exchange
     from xml_pipeline.message_bus.ledger import Ledger
     from xml_pipeline.message_bus.listener import Listener
     from xml_pipeline.message_bus.scheduler import Scheduler
@@ -189,6 +190,7 @@ class Dispatcher:
                 await rest
             if worker.failure is not None or (task is not None and task.cancelling()):
                 await _absorb_cancellation(task)
+                worker.failure = None  # whoever waited has it, and with it the frames it went through
             burst = 0 if worker.suspended else burst + 1
             if burst >= _BURST:
                 burst = 0
@@ -377,6 +379,11 @@ class Dispatcher:
                 worker.settling = worker.is_ours = False
                 if turn.frame.state is not _OPEN:
                     return  # a refused item closed this tool's frame
+                exchange = turn.frame.exchange
+                if turn.frame.parent is None and exchange is not None and exchange.is_behind:
+                    await self._until_read(worker, exchange)
+                    if worker.failure is not None or turn.frame.state is not _OPEN:
+                        return
                 deadline = loop.time() + budget
                 burst = 0 if worker.suspended else burst + 1
                 if burst >= _BURST:
@@ -386,6 +393,12 @@ class Dispatcher:
         finally:
             worker.settling = False
             await self._drive(worker, context, produced.aclose(), loop.time() + GRACE)
+
+    async def _until_read(self, worker: Worker, exchange: Exchange) -> None:
+        """Whoever reads a stream is slower than its handler: the handler waits, and is not blamed for the time."""
+        worker.suspended, worker.deadline = True, NEVER
+        with self.lending():
+            await exchange.room()
 
     async def _drive(self, worker: Worker, context: contextvars.Context, coroutine: Any, deadline: float) -> Any:
         try:

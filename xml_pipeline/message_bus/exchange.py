@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Callable
-from typing import Any
+from typing import Any, Final
 
 from xml_pipeline.errors import DeadlineExceeded, NoAnswer, PipelineError
 from xml_pipeline.message_bus.message_state import Outcome
 
-__all__ = ["Exchange"]
+__all__ = ["MOST_AHEAD", "Exchange"]
+
+MOST_AHEAD: Final = 256
+"""Answers of a stream that may wait for whoever reads it, before the handler that yields them waits, too."""
 
 
 class Exchange:
@@ -24,6 +27,7 @@ class Exchange:
         "_error",
         "_future",
         "_queue",
+        "_room",
         "_settled",
         "_under_way",
         "_value",
@@ -55,6 +59,7 @@ class Exchange:
         self._settled = False
         self._future: asyncio.Future[Any] | None = None
         self._queue: asyncio.Queue[Any] | None = None
+        self._room: asyncio.Future[None] | None = None
 
     @property
     def error(self) -> PipelineError | None:
@@ -84,6 +89,8 @@ class Exchange:
     def landed(self) -> None:
         """An answer on its way has its outcome."""
         self._under_way -= 1
+        if self._room is not None:
+            self._make_room()
         deferred = self._deferred
         if deferred is not None and not self._under_way:
             self._deferred = None
@@ -130,6 +137,10 @@ class Exchange:
             self._queue.put_nowait(None)
         elif self._future is not None and not self._settled:
             self.fail(self._no_answer())
+        # This is remembered for a while, and what the error went through must not be: whoever waits has the error.
+        self._future = None
+        if self._error is not None:
+            self._error = self._error.bare()
 
     def _no_answer(self) -> NoAnswer:
         return NoAnswer(f"the conversation with {self.target!r} completed and nobody answered")
@@ -163,6 +174,24 @@ class Exchange:
         """From now on keep every answer, for `stream`."""
         self._queue = asyncio.Queue()
 
+    @property
+    def is_behind(self) -> bool:
+        """Whether as many answers wait for the reader of a stream as may."""
+        return self._queue is not None and self._queue.qsize() + self._under_way >= MOST_AHEAD
+
+    async def room(self) -> None:
+        """Wait until the reader of a stream has caught up, or has left."""
+        while self.is_behind:
+            if self._room is None:
+                self._room = asyncio.get_running_loop().create_future()
+            await asyncio.shield(self._room)
+
+    def _make_room(self) -> None:
+        room = self._room
+        if room is not None and not self.is_behind:
+            self._room = None
+            room.set_result(None)
+
     async def stream(self, timeout: float) -> AsyncGenerator[Any, None]:
         """Every answer until the conversation is complete.
 
@@ -176,18 +205,24 @@ class Exchange:
         queue = self._queue
         if queue is None:
             raise RuntimeError("open_stream() was not called")
-        while True:
-            try:
-                async with asyncio.timeout(timeout):
-                    item = await queue.get()
-            except TimeoutError:
-                raise DeadlineExceeded(f"no answer from {self.target!r} for {timeout} s", step="stream") from None
-            if item is None:
-                return
-            payload, error = item
-            if error is not None:
-                raise error
-            yield payload
+        try:
+            while True:
+                try:
+                    async with asyncio.timeout(timeout):
+                        item = await queue.get()
+                except TimeoutError:
+                    raise DeadlineExceeded(f"no answer from {self.target!r} for {timeout} s", step="stream") from None
+                if item is None:
+                    return
+                payload, error = item
+                if error is not None:
+                    raise error
+                self._make_room()
+                yield payload
+        finally:
+            while not queue.empty():  # nobody will read it, and the exchange is remembered for a while
+                queue.get_nowait()
+            self._make_room()
 
 
 def _as_it_is(future: asyncio.Future[Any]) -> asyncio.Future[Any]:

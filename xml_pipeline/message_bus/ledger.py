@@ -312,6 +312,8 @@ class Ledger:
             exchange.complete()
             if exchange.error is not None and conversation.failure is None:
                 conversation.failure = exchange.error
+        if conversation.failure is not None:
+            conversation.failure = conversation.failure.bare()  # it is remembered, and its frames must not be
         if len(exchanges) > 1:
             conversation.exchanges = exchanges[-1:]  # kept for a later wait()
         if conversation.deadline_timer is not None:
