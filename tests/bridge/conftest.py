@@ -3,14 +3,14 @@ from __future__ import annotations
 import pytest
 
 from tests.mesh.kit import plain_peer
-from xml_pipeline.mesh import AgentMesh, EmbeddedServer
+from xml_pipeline.mesh import AgentMesh
 
 
 @pytest.fixture
-async def server():
-    """A server that forgets everything with the test."""
-    async with EmbeddedServer() as server:
-        yield server
+def server(shared_server):
+    """A server that has nothing of the tests before."""
+    shared_server.forget()
+    return shared_server
 
 
 @pytest.fixture

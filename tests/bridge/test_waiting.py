@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
+import os
+import signal
+from collections.abc import AsyncIterator
 
 import pytest
 
 from tests.bridge.kit import Ask, Told, echo, organism
-from tests.mesh.kit import Tap, spin
+from tests.mesh.kit import Gate, Tap, spin, until_names
 from xml_pipeline.bridge import waiting
 from xml_pipeline.errors import DeadlineExceeded, NoAnswer, Overloaded
-from xml_pipeline.mesh import EmbeddedServer
+from xml_pipeline.mesh import AgentSpec, EmbeddedServer
 from xml_pipeline.mesh.link import Link
 
 WAYS = {
@@ -19,6 +23,47 @@ WAYS = {
     "a put": {"kv": [{"put": "out.{message}", "listener": "out", "payload_class": Ask}]},
     "a publication": {"subjects": [{"publish": "out.{message}", "listener": "out", "payload_class": Ask}]},
 }
+OTHERS = {
+    "agents": [{"name": "demo.other", "payload_class": Ask, "output_class": Told}],
+    "kv": [{"put": "other.{message}", "listener": "other.key", "payload_class": Ask}],
+    "subjects": [{"publish": "other.{message}", "listener": "other.subject", "payload_class": Ask}],
+}
+NAMES = ("demo.other", "other.key", "other.subject")
+
+
+def among_others(url, way):
+    """An organism that has one of each besides."""
+    sections = {kind: [*WAYS[way].get(kind, []), *entries] for kind, entries in OTHERS.items()}
+    pump = organism(url, **sections)
+    pump.register("echo", echo, Ask)
+    return pump
+
+
+def under_way(pump):
+    """How much of the listener called `out` is."""
+    return next(part for _, part in pump.attachments[0]._parts if part.listeners[0].name == "out")._under_way
+
+
+@contextlib.contextmanager
+def stopped(server):
+    """It is there, and does nothing."""
+    os.kill(server.pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        os.kill(server.pid, signal.SIGCONT)
+
+
+@contextlib.asynccontextmanager
+async def begun(pump, *requests):
+    """Requests, as pairs of a listener and a payload, that are under way until this is left."""
+    tasks = [asyncio.create_task(pump.request(*request, timeout=None)) for request in requests]
+    try:
+        yield
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.wait(tasks)
 
 
 @pytest.fixture
@@ -31,25 +76,87 @@ async def lasting_server(tmp_path):
 
 
 @pytest.mark.parametrize("way", WAYS)
-async def test_only_so_much_waits_for_the_connection(lasting_server, monkeypatch, way):
-    monkeypatch.setattr(waiting, "MOST_WAITING", 3)
-    async with organism(lasting_server.url, **WAYS[way]) as pump:
+async def test_one_that_is_flooded_leaves_room_for_the_others(lasting_server, monkeypatch, way):
+    monkeypatch.setattr(waiting, "MOST_UNDER_WAY", 3)
+    async with among_others(lasting_server.url, way) as pump:
         link = pump.attachments[0].mesh.parts.link
         pump.listeners["out"].timeout = 60.0
         lasting_server.kill()
         await spin(lambda: not link.is_up)
-        first = [asyncio.create_task(pump.request("out", Ask(f"m{number}"), timeout=None)) for number in range(3)]
-        await spin(lambda: link.waiting == 3)
-        with pytest.raises(Overloaded) as refused:
-            await pump.request("out", Ask("more"))
-        assert refused.value.retry_allowed
-        for task in first:
-            task.cancel()
-        await asyncio.wait(first)
+        async with begun(pump, *(("out", Ask(f"m{number}")) for number in range(3))):
+            await spin(lambda: link.waiting == 3)
+            with pytest.raises(Overloaded) as refused:
+                await pump.request("out", Ask("more"))
+            assert refused.value.retry_allowed
+            async with begun(pump, *((name, Ask("a")) for name in NAMES)):
+                await spin(lambda: link.waiting == 6)
+            assert await pump.request("echo", Ask("inside")) == Told("inside")
         await spin(lambda: link.waiting == 0)
         pump.listeners["out"].timeout = 0.1
         with pytest.raises(DeadlineExceeded):  # there is room again
             await pump.request("out", Ask("more"))
+
+
+@pytest.mark.parametrize("way", WAYS)
+async def test_only_so_much_waits_for_the_connection_in_all(lasting_server, monkeypatch, way):
+    monkeypatch.setattr(waiting, "MOST_WAITING", 3)
+    async with among_others(lasting_server.url, way) as pump:
+        link = pump.attachments[0].mesh.parts.link
+        lasting_server.kill()
+        await spin(lambda: not link.is_up)
+        async with begun(pump, *((name, Ask("a")) for name in NAMES)):
+            await spin(lambda: link.waiting == 3)
+            with pytest.raises(Overloaded):
+                await pump.request("out", Ask("more"))
+        assert under_way(pump).number == 0
+
+
+@pytest.mark.parametrize("way", WAYS)
+async def test_only_so_much_waits_for_a_server_that_stands_still(lasting_server, monkeypatch, way):
+    monkeypatch.setattr(waiting, "MOST_UNDER_WAY", 3)
+    async with among_others(lasting_server.url, way) as pump:
+        with stopped(lasting_server), monkeypatch.context() as patch:
+            patch.setattr(Link, "is_congested", way == "a publication")  # as where much was published already
+            async with begun(pump, *(("out", Ask(f"m{number}")) for number in range(3))):
+                await spin(lambda: under_way(pump).number == 3)
+                with pytest.raises(Overloaded):
+                    await pump.request("out", Ask("more"))
+                assert pump.attachments[0].mesh.is_connected
+            await spin(lambda: under_way(pump).number == 0)
+
+
+async def test_a_stream_is_under_way_until_its_end(server, mesh, monkeypatch):
+    monkeypatch.setattr(waiting, "MOST_UNDER_WAY", 1)
+    gate = Gate()
+
+    @mesh.agent(AgentSpec(name="demo.echo"))
+    async def chunks(ask: dict) -> AsyncIterator[dict]:
+        yield {"reply": "first"}
+        await gate.pass_through(ask)
+        yield {"reply": "last"}
+
+    async with organism(server.url, **WAYS["a call"]) as pump:
+        await until_names(pump.attachments[0].mesh, "demo.echo")
+        async with contextlib.aclosing(pump.stream("out", Ask("a"))) as answers:
+            assert await anext(answers) == Told("first")
+            await gate.begun.get()
+            with pytest.raises(Overloaded):
+                await pump.request("out", Ask("b"))
+            gate.go.set()
+            assert [answer async for answer in answers] == [Told("last")]
+        assert [answer async for answer in pump.stream("out", Ask("c"))] == [Told("first"), Told("last")]
+
+
+@pytest.mark.parametrize("way", ["a put", "a publication"])
+@pytest.mark.parametrize(("organism_says", "entry_says"), [(0.1, None), (60.0, 0.1)])
+async def test_it_waits_as_long_as_the_entry_says_or_else_the_organism(lasting_server, way, organism_says, entry_says):
+    section = {kind: [{**entry, "timeout": entry_says} for entry in entries] for kind, entries in WAYS[way].items()}
+    async with organism(lasting_server.url, limits={"timeout": organism_says}, **section) as pump:
+        assert pump.listeners["out"].timeout == 0.1
+        lasting_server.kill()
+        await spin(lambda: not pump.attachments[0].mesh.is_connected)
+        with pytest.raises(DeadlineExceeded):
+            await pump.request("out", Ask("one"), timeout=None)
 
 
 async def test_what_waits_goes_out_when_the_server_is_back(lasting_server):

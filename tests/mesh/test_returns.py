@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections.abc import AsyncIterator
 
 import pytest
 
-from tests.mesh.kit import echo_on, spin, until_names
-from xml_pipeline.mesh import AgentMesh, ConnectionLost, NotAvailable, StorageError, link
+from tests.mesh.kit import chunks_on, echo_on, plain_peer, spin, until_names
+from xml_pipeline.mesh import AgentMesh, AgentSpec, ConnectionLost, NotAvailable, StorageError, link
 from xml_pipeline.mesh.durable import Delivery, Durable
 
 ECHO = {"message": "hi"}
@@ -18,6 +19,14 @@ ECHO = {"message": "hi"}
 async def host(lasting_server):
     host = AgentMesh(lasting_server.url)
     echo_on(host)
+    async with host:
+        yield host
+
+
+@pytest.fixture
+async def streamer(lasting_server):
+    host = AgentMesh(lasting_server.url)
+    chunks_on(host)
     async with host:
         yield host
 
@@ -87,6 +96,100 @@ async def test_a_call_is_made_once_where_the_server_was_never_away(lasting_serve
         with pytest.raises(NotAvailable):
             await mesh.call("demo.echo", ECHO, timeout=60.0)
         assert mesh.parts.replies._count == before + 1
+
+
+async def collect(stream):
+    return [chunk async for chunk in stream]
+
+
+CHUNKS = [{"delta": "hi0"}, {"delta": "hi1"}]
+TWO = {"message": "hi", "n": 2}
+
+
+async def test_a_stream_is_asked_for_again_until_those_who_serve_it_are_back(
+    lasting_server, streamer, mesh, monkeypatch
+):
+    monkeypatch.setattr(link, "_SETTLING", 60.0)
+    await until_names(mesh, "demo.chunks")
+    go = delay_return(streamer, monkeypatch)
+    await crash(lasting_server, mesh, streamer)
+    await lasting_server.start()
+    await mesh.parts.link.wait_up(30.0)
+    parts = mesh.parts
+    before, subscriptions = parts.replies._count, len(parts.link._subscriptions)
+    stream = asyncio.create_task(collect(mesh.stream("demo.chunks", TWO, timeout=60.0)))
+    await spin(lambda: stream.done() or parts.replies._count > before + 2)  # nobody was there, more than once
+    go.set()
+    assert await stream == CHUNKS
+    assert len(parts.link._subscriptions) == subscriptions
+
+
+async def test_a_stream_is_not_asked_for_again_for_longer_than_it_may_be_silent(
+    lasting_server, streamer, mesh, monkeypatch
+):
+    monkeypatch.setattr(link, "_SETTLING", 60.0)
+    await until_names(mesh, "demo.chunks")
+    go = delay_return(streamer, monkeypatch)
+    await crash(lasting_server, mesh, streamer)
+    await lasting_server.start()
+    await mesh.parts.link.wait_up(30.0)
+    with pytest.raises(NotAvailable):
+        await collect(mesh.stream("demo.chunks", TWO, timeout=0.3))
+    go.set()
+
+
+async def test_a_stream_is_asked_for_once_where_the_server_was_never_away(lasting_server, streamer, mesh, monkeypatch):
+    monkeypatch.setattr(link, "_SETTLING", 60.0)
+    await until_names(mesh, "demo.chunks")
+    await streamer.parts.host.service("demo.chunks")._subscription.close()  # it is listed, and not there
+    await streamer.parts.link.flush()
+    before = mesh.parts.replies._count
+    with pytest.raises(NotAvailable):
+        await collect(mesh.stream("demo.chunks", TWO, timeout=60.0))
+    assert mesh.parts.replies._count == before + 1
+
+
+@pytest.mark.parametrize("after", [0, 1])
+async def test_a_stream_that_somebody_has_heard_is_asked_for_once(lasting_server, mesh, monkeypatch, after):
+    host = AgentMesh(lasting_server.url)
+    asked = []
+
+    @host.agent(AgentSpec(name="demo.chunks"))
+    async def chunks(ask: dict) -> AsyncIterator[dict]:
+        asked.append(ask)
+        for number in range(after):
+            yield {"delta": f"hi{number}"}
+        raise NotAvailable("somebody else is not there")
+
+    async with host:
+        await until_names(mesh, "demo.chunks")
+        monkeypatch.setattr(type(mesh.parts.link), "is_fresh", True)
+        came = []
+        with pytest.raises(NotAvailable):
+            async for chunk in mesh.stream("demo.chunks", TWO, timeout=60.0):
+                came.append(chunk)  # noqa: PERF401
+        assert (came, len(asked)) == (CHUNKS[:after], 1)
+
+
+async def test_a_stream_of_which_something_came_is_asked_for_once(lasting_server, streamer, mesh, monkeypatch):
+    await until_names(mesh, "demo.chunks")
+    await streamer.parts.host.service("demo.chunks")._subscription.close()  # somebody else answers in its place
+    await streamer.parts.link.flush()
+    monkeypatch.setattr(type(mesh.parts.link), "is_fresh", True)
+    async with plain_peer(lasting_server.url) as peer:
+
+        async def answer(message):
+            subject, first = f"mesh.stream.{message.headers['X-Mesh-Request-Id']}", {"X-Mesh-Stream-Seq": "0"}
+            await peer.publish(subject, b'{"delta": "hi0"}', headers={**first, "X-Mesh-Stream-End": "false"})
+            await peer.publish(message.reply, b"", headers={"Status": "503"})  # as if nobody were there
+
+        await peer.subscribe("mesh.agent.demo.chunks", cb=answer)
+        await peer.flush()
+        came = []
+        with pytest.raises(NotAvailable):
+            async for chunk in mesh.stream("demo.chunks", TWO, timeout=60.0):
+                came.append(chunk)  # noqa: PERF401
+        assert came == CHUNKS[:1]
 
 
 async def test_it_is_known_how_many_wait_for_a_connection(lasting_server, mesh):

@@ -24,7 +24,7 @@ from tests.mesh.kit import until_names
 from tests.mesh.proofs.figures import Figure, count, seconds, spread
 from tests.mesh.proofs.roles import resident
 from xml_pipeline.bridge.kv_watched import AT_A_TIME
-from xml_pipeline.bridge.waiting import MOST_WAITING
+from xml_pipeline.bridge.waiting import MOST_UNDER_WAY
 from xml_pipeline.errors import NoAnswer, PipelineError
 from xml_pipeline.mesh import AgentMesh, EmbeddedServer, Monitor
 from xml_pipeline.message_bus.message_state import SystemError
@@ -261,10 +261,7 @@ async def _organism(folder: Path, url: str, patience: float) -> StreamPump:
     (folder / "organism.yaml").write_text(home.organism(patience))
     for seen in home.SEEN.values():
         seen.clear()
-    pump = await StreamPump.from_yaml(folder / "organism.yaml", mesh_url=url)
-    for sink in ("store", "news"):  # entries with `put` and `publish` have no `timeout` of their own
-        pump.listeners[sink].timeout = patience
-    return pump
+    return await StreamPump.from_yaml(folder / "organism.yaml", mesh_url=url)
 
 
 # -- everything at once
@@ -438,7 +435,7 @@ async def prove_flood(folder: Path, away: float, around: float, patience: float 
         was = pump.statistics()
         peak.clear()
         gone = await _measured(away)
-        grown = peak.figures(most=_ALWAYS + MOST_WAITING)
+        grown = peak.figures(most=_ALWAYS + MOST_UNDER_WAY)
         await _bring_back(server, stopped=False)
         back = time.monotonic()
         while pump.statistics().in_flight > _ALWAYS:  # noqa: ASYNC110  # nothing tells
