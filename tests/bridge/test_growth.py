@@ -258,7 +258,8 @@ async def test_connections_that_come_and_go(tmp_path):
     for _ in range(ROUNDS - 1):
         await one_round()
     try:
-        assert grown(before, by=ROUNDS - 2) == {}
+        # Each of the conversations that are remembered may keep its failure, and its exchange the same.
+        assert grown(before, by=2 * FEW["max_threads"]) == {}
     finally:
         await pump.shutdown(5.0)
         await running

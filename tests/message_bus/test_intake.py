@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 from collections.abc import AsyncIterator
 
 import pytest
@@ -201,3 +202,20 @@ async def test_a_hook_that_waits_keeps_nobody_waiting():
         assert [await each for each in free] == [Reply("0"), Reply("1"), Reply("2")]
         go.set()
         assert await held == Reply("held")
+
+
+@pytest.mark.parametrize("cls", [StreamPump, WithStage])
+async def test_nothing_is_kept_of_the_last_batch(cls: type[StreamPump]):
+    """An idle pump remembers as many conversations as it should, and not those of the last batch besides."""
+
+    async def answer(ask: Ask, metadata: HandlerMetadata) -> HandlerResponse:
+        return HandlerResponse.respond(Reply(ask.text))
+
+    pump = cls(max_threads=1)
+    pump.register("tool", answer, Ask)
+    async with pump, asyncio.timeout(PATIENCE):
+        await asyncio.gather(*(pump.request("tool", Ask(str(number))) for number in range(50)))
+        await pump.wait_idle()
+        gc.collect()
+        states = [each for each in gc.get_objects() if type(each) is MessageState and each.conversation is not None]
+        assert len([each for each in states if each.conversation.owner != "system"]) <= 2

@@ -72,7 +72,10 @@ async def _map_sync(source: BatchStream, function: Callable[[Batch], Batch]) -> 
     # aiostream's own map is made for several sources, and resumes two generators more for each batch.
     async with streamcontext(source) as streamer:
         async for batch in streamer:
-            yield function(batch)
+            done = function(batch)
+            del batch  # or what was in it would be kept until the next one comes
+            yield done
+            del done
 
 
 def _in_sequence(functions: tuple[Callable[[Batch], Batch], ...]) -> Callable[[Batch], Batch]:

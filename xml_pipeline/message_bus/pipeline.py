@@ -122,6 +122,7 @@ async def _dispatched(source: AsyncIterable[list[MessageState]], pump: StreamPum
                 else:
                     async for batch in streamer:
                         pump._dispatch_to_handlers(batch)
+                        del batch  # or what was in it would be kept until the next one comes
         finally:
             outlet.finish()
 
