@@ -2,104 +2,47 @@
 
 from __future__ import annotations
 
-import json
 import os
 import queue
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TextIO
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[2]
+from tests.cli.forked import Result, Zygote
+
 DEADLINE = 30.0
 """Seconds after which a test gives up; nothing here takes so long, unless the machine is very busy."""
-
-ENVIRONMENT = {
-    **{name: value for name, value in os.environ.items() if not name.startswith(("XML_PIPELINE_", "MAKE"))},
-    "PYTHONPATH": str(ROOT),
-    "PYTHONDONTWRITEBYTECODE": "1",  # or a module written twice in one second may be read from its old bytecode
-    "NO_COLOR": "1",
-    "COLUMNS": "200",
-}
-
-
-class Result:
-    """How a command ended."""
-
-    def __init__(self, args: tuple[str, ...], code: int, out: str, err: str) -> None:
-        self.args, self.code, self.out, self.err = args, code, out, err
-
-    def __repr__(self) -> str:
-        return f"{self.args} -> {self.code}\n--- stdout\n{self.out}--- stderr\n{self.err}"
-
-    def complaint(self, code: int) -> str:
-        """The one line on stderr, after a look at all the rest."""
-        assert self.code == code, self
-        assert "Traceback" not in self.err, self
-        lines = self.err.splitlines()
-        assert len(lines) == 1, self
-        return lines[0]
-
-
-class Zygote:
-    """Runs commands, see ``zygote.py``; another script may have imported more."""
-
-    def __init__(self, script: str | Path = "zygote.py") -> None:
-        self._process = subprocess.Popen(
-            [sys.executable, str(Path(__file__).parent / script)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            env=ENVIRONMENT,
-            text=True,
-        )
-
-    def run(self, cwd: Path, args: tuple[str, ...], stdin: bytes, env: dict[str, str]) -> Result:
-        assert self._process.stdin is not None and self._process.stdout is not None
-        job = {"args": args, "cwd": str(cwd), "stdin": stdin.decode("latin-1"), "env": env}
-        self._process.stdin.write(json.dumps(job) + "\n")
-        self._process.stdin.flush()
-        answer = json.loads(self._process.stdout.readline())
-        return Result(args, answer["code"], answer["out"], answer["err"])
-
-    def close(self) -> None:
-        with self._process:
-            assert self._process.stdin is not None
-            self._process.stdin.close()
 
 
 class Running:
     """A command that goes on."""
 
-    def __init__(self, cwd: Path, args: tuple[str, ...], env: dict[str, str]) -> None:
+    def __init__(self, zygote: Zygote, cwd: Path, args: tuple[str, ...], env: dict[str, str]) -> None:
         self.args = args
         self.out: list[str] = []
         self.err: list[str] = []
         self._news: queue.SimpleQueue[None] = queue.SimpleQueue()
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "xml_pipeline.cli", *args],
-            cwd=cwd,
-            env={**ENVIRONMENT, **env},
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
+        pipes = [os.pipe(), os.pipe()]
+        self.process = zygote.start(cwd, args, env, None, *(writer for _, writer in pipes))
+        for _, writer in pipes:
+            os.close(writer)
         self._threads = [
-            threading.Thread(target=self._read, args=pair, daemon=True)
-            for pair in ((self.process.stdout, self.out), (self.process.stderr, self.err))
+            threading.Thread(target=self._read, args=(os.fdopen(reader), lines), daemon=True)
+            for (reader, _), lines in zip(pipes, (self.out, self.err), strict=True)
         ]
         for thread in self._threads:
             thread.start()
 
-    def _read(self, stream: Any, lines: list[str]) -> None:
-        for line in stream:
-            lines.append(line.rstrip("\n"))
-            self._news.put(None)
+    def _read(self, stream: TextIO, lines: list[str]) -> None:
+        with stream:
+            for line in stream:
+                lines.append(line.rstrip("\n"))
+                self._news.put(None)
         self._news.put(None)
 
     def wait_for(self, text: str, *, times: int = 1) -> str:
@@ -144,16 +87,6 @@ class Running:
         self.process.wait()
         for thread in self._threads:
             thread.join(DEADLINE)
-        for stream in (self.process.stdout, self.process.stderr):
-            assert stream is not None
-            stream.close()
-
-
-@pytest.fixture(scope="session")
-def zygote() -> Iterator[Zygote]:
-    process = Zygote()
-    yield process
-    process.close()
 
 
 @pytest.fixture
@@ -167,12 +100,12 @@ def cli(zygote: Zygote, tmp_path: Path) -> Callable[..., Result]:
 
 
 @pytest.fixture
-def start(tmp_path: Path) -> Iterator[Callable[..., Running]]:
+def start(zygote: Zygote, tmp_path: Path) -> Iterator[Callable[..., Running]]:
     """Start a command in the test's directory; it is killed after the test, if it has not ended."""
     started: list[Running] = []
 
     def begin(*args: str, cwd: Path = tmp_path, env: dict[str, str] | None = None) -> Running:
-        started.append(Running(cwd, args, env or {}))
+        started.append(Running(zygote, cwd, args, env or {}))
         return started[-1]
 
     yield begin

@@ -8,7 +8,7 @@ import tomllib
 
 import pytest
 
-from .conftest import ENVIRONMENT, ROOT
+from .forked import ENVIRONMENT, ROOT
 
 VERBS = ("new", "check", "run", "send", "schema", "version", "mesh", "tail", "keygen")
 GROUPS = ("schema", "mesh")

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from .conftest import ENVIRONMENT
+from .forked import ENVIRONMENT
 
 FILES = {"organism.yaml", "handlers.py", "test_organism.py", "pytest.ini", "README.md"}
 

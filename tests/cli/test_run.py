@@ -13,7 +13,8 @@ import pytest
 
 from xml_pipeline.cli.signals import StopSignals, Watchdog
 
-from .conftest import DEADLINE, ENVIRONMENT, ORGANISM
+from .conftest import DEADLINE, ORGANISM
+from .forked import ENVIRONMENT
 
 GATE = """
 import signal

@@ -14,7 +14,7 @@ import sys
 import pytest
 from lxml import etree
 
-from .conftest import ENVIRONMENT
+from .forked import ENVIRONMENT
 
 CORE = "{https://xml-pipeline.org/ns/core/v1}"
 

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import os
 import signal
-import sys
 
 import pytest
 
-from tests.cli.conftest import ENVIRONMENT, ORGANISM
+from tests.cli.conftest import ORGANISM
 from tests.mesh.commands import Following, subscribed
 from tests.mesh.kit import plain_peer, until_names
-from xml_pipeline.mesh import AgentMesh, EmbeddedServer, HandlerError
+from xml_pipeline.mesh import AgentMesh, HandlerError
 
 MESH = """
 mesh:
@@ -24,9 +22,9 @@ mesh:
 
 
 @pytest.fixture
-async def server():
-    async with EmbeddedServer() as server:
-        yield server
+def server(shared_server):
+    shared_server.forget()
+    return shared_server
 
 
 @pytest.fixture
@@ -36,26 +34,17 @@ async def mesh(server):
 
 
 @pytest.fixture
-async def begin(organism):
+async def begin(zygote, organism):
     """Start a command in the organism's directory."""
     started = []
 
     async def begin(*args, **options):
-        pipes = {"stdout": asyncio.subprocess.PIPE, "stderr": asyncio.subprocess.PIPE, **options}
-        process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "xml_pipeline.cli", *args),
-            cwd=organism,
-            env={**ENVIRONMENT, "OAM_URL": ""},
-            **pipes,
-        )
-        started.append(Following(process))
+        started.append(await Following.start(zygote, organism, args, {"OAM_URL": ""}, **options))
         return started[-1]
 
     yield begin
     for following in started:
-        if following.process.returncode is None:
-            following.process.kill()
-        await following.process.communicate()
+        await following.close()
 
 
 @pytest.fixture
@@ -180,7 +169,7 @@ async def test_it_ends_when_nobody_reads_any_more(tail, mesh):
     os.close(writes)
     os.close(reads)
     async with plain_peer(mesh.url) as peer:
-        while following.process.returncode is None:
+        while following.process.poll() is None:
             await peer.publish("mesh.pump.test.events", b'{"event": "X"}')
             await peer.flush()
     assert (await following.end(None))[2] == ""

@@ -1,52 +1,94 @@
 """Runs commands in processes of their own, without each having to import everything: it has imported, and forks.
 
-Reads a JSON object per line, ``{"args": [...], "cwd": ..., "stdin": ..., "env": {...}}``, and answers with one,
-``{"code": ..., "out": ..., "err": ...}``.
+Its argument is the number of a socket. What comes there is a line of JSON for each command, ``{"args": [...],
+"cwd": ..., "env": {...}}``, with four files: the command's input, output and errors, and a pipe. Into that are written
+two lines: the process id when it has begun, and the exit code when it has ended, negative for signals.
 """
 
+from __future__ import annotations
+
+import gc
 import json
 import os
+import signal
+import socket
 import sys
-import tempfile
+from typing import Any
 
 # Imported for the children: what their commands will import.
-from xml_pipeline import organism  # noqa: F401 - for the children
-from xml_pipeline.cli import conversation, loop, payloads, server, views  # noqa: F401 - for the children
+import rich.live
+import rich.pretty
+import rich.table  # noqa: F401
+
+from xml_pipeline import bridge, mesh, organism  # noqa: F401
+from xml_pipeline.cli import commands, conversation, logs, loop, payloads, server, views  # noqa: F401
 from xml_pipeline.cli.main import main
+from xml_pipeline.cli.mesh import lines, output, session, stdin, tap  # noqa: F401
+from xml_pipeline.mesh import place  # noqa: F401
+from xml_pipeline.message_bus import transcript  # noqa: F401
+
+Job = dict[str, Any]
+
+_FILES = 4
 
 
-def run(job):
-    with tempfile.TemporaryFile() as stdin, tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
-        stdin.write(job["stdin"].encode("latin-1"))
-        stdin.seek(0)
-        child = os.fork()
-        if not child:
-            become(job, stdin, out, err)
-        _, status = os.waitpid(child, 0)
-        out.seek(0)
-        err.seek(0)
-        return {"code": os.waitstatus_to_exitcode(status), "out": out.read().decode(), "err": err.read().decode()}
+def serve(asked: socket.socket) -> int:
+    """Fork until nothing is asked for any more; in the children, do what was."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C at a terminal is the tests'
+    gc.freeze()  # or every child would copy what it looks at
+    watching: set[int] = set()
+    while asking := _next(asked):
+        job, files = asking
+        pid = os.fork()
+        if not pid:
+            asked.close()
+            return _watch(job, files)
+        for file in files:
+            os.close(file)
+        watching = {pid} | {other for other in watching if not os.waitpid(other, os.WNOHANG)[0]}
+    return 0
 
 
-def become(job, stdin, out, err):
-    for number, file in enumerate((stdin, out, err)):
-        os.dup2(file.fileno(), number)
-    sys.stdin = os.fdopen(0)
+def _next(asked: socket.socket) -> tuple[Job, list[int]] | None:
+    text, files, _, _ = socket.recv_fds(asked, 65536, _FILES)
+    if not text:
+        return None
+    while not text.endswith(b"\n"):
+        text += asked.recv(65536)
+    return json.loads(text), files
+
+
+def _watch(job: Job, files: list[int]) -> int:
+    """Fork once more, and tell how that ends."""
+    *streams, told = files
+    pid = os.fork()
+    if not pid:
+        os.close(told)
+        return _become(job, streams)
+    for number in (0, 1, 2, *streams):
+        os.close(number)
+    os.write(told, b"%d\n" % pid)
+    _, status = os.waitpid(pid, 0)
+    os.write(told, b"%d\n" % os.waitstatus_to_exitcode(status))
+    os._exit(0)
+
+
+def _become(job: Job, streams: list[int]) -> int:
+    for number, file in enumerate(streams):
+        os.dup2(file, number)
+        os.close(file)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    sys.stdin = open(0, closefd=False)  # noqa: SIM115 - they stay open, as they do for every program
+    sys.stdout = open(1, "w", closefd=False)  # noqa: SIM115
+    sys.stderr = open(2, "w", buffering=1, errors="backslashreplace", closefd=False)  # noqa: SIM115
+    os.environ.clear()
     os.environ.update(job["env"])
     os.chdir(job["cwd"])
+    sys.path[0] = job["cwd"]
     sys.argv = ["xml-pipeline", *job["args"]]
-    code = 99
-    try:
-        code = main()
-    except BaseException as error:
-        sys.stderr.write(f"Traceback: {error!r}\n")
-    finally:
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(code)
+    sys.orig_argv = [sys.executable, "-m", "xml_pipeline.cli", *job["args"]]  # by which it starts itself again
+    return main()
 
 
-answers = os.fdopen(os.dup(1), "w")
-for line in sys.stdin:
-    answers.write(json.dumps(run(json.loads(line))) + "\n")
-    answers.flush()
+if __name__ == "__main__":
+    sys.exit(serve(socket.socket(fileno=int(sys.argv[1]))))

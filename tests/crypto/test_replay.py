@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
+from tests.examples import examples
 from xml_pipeline.crypto.refusals import Reason
 from xml_pipeline.crypto.replay import ReplayWindow, Seen
 
@@ -280,7 +281,7 @@ class Machine(RuleBasedStateMachine):
 
 
 TestMachine = Machine.TestCase
-TestMachine.settings = settings(max_examples=150, stateful_step_count=40, deadline=None)
+TestMachine.settings = settings(max_examples=examples(50), stateful_step_count=40, deadline=None)
 
 
 @given(st.lists(st.tuples(st.integers(0, 10_000), st.integers(-30, 90)), unique_by=lambda pair: pair[0], max_size=60))

@@ -7,6 +7,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
+from tests.examples import examples
 from tests.llm.router_kit import ManualClock, settle
 from xml_pipeline.llm.rate_limit import Bucket, Limiter
 
@@ -307,4 +308,4 @@ class LimiterMachine(RuleBasedStateMachine):
 
 
 TestLimiterAgainstItsModel = LimiterMachine.TestCase
-TestLimiterAgainstItsModel.settings = settings(max_examples=60, stateful_step_count=30, deadline=None)
+TestLimiterAgainstItsModel.settings = settings(max_examples=examples(25), stateful_step_count=30, deadline=None)

@@ -4,43 +4,112 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import signal
-import sys
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.cli.conftest import ENVIRONMENT, Result, Zygote
+from tests.cli.forked import Forked, Result, Zygote
 from xml_pipeline.mesh import AgentMesh
 from xml_pipeline.mesh.inbound import Inbound
 
-__all__ = ["Commands", "Following", "commands", "mesh_zygote", "subscribed"]
+__all__ = ["Commands", "Following", "commands", "subscribed"]
 
 
 class Following:
-    """A command that goes on."""
+    """A command that goes on.
 
-    def __init__(self, process: asyncio.subprocess.Process) -> None:
+    Args:
+        process: what was started.
+        out: what it prints, if that is for us.
+        err: what it complains of.
+    """
+
+    def __init__(self, process: Forked, out: Output | None, err: Output) -> None:
         self.process = process
+        self._out = out
+        self._err = err
+
+    @classmethod
+    async def start(
+        cls,
+        zygote: Zygote,
+        folder: Path,
+        args: Sequence[str],
+        environment: Mapping[str, str],
+        *,
+        stdin: int | None = None,
+        stdout: int | None = None,
+    ) -> Following:
+        """Start a command of ``xml-pipeline``.
+
+        Args:
+            zygote: what it is forked from.
+            folder: its current directory.
+            args: what follows the program's name.
+            environment: what is set besides that of all commands.
+            stdin: its input, instead of none.
+            stdout: where it prints, if not for us.
+        """
+        out, err = None if stdout is not None else Output(), Output()
+        theirs = out.writer if out is not None else stdout
+        assert theirs is not None
+        process = zygote.start(folder, args, environment, stdin, theirs, err.writer)
+        for output in (out, err):
+            if output is not None:
+                await output.open()
+        return cls(process, out, err)
 
     async def line(self) -> str:
         """What it prints next; an empty text after its end."""
-        assert self.process.stdout is not None
-        return (await self.process.stdout.readline()).decode().rstrip("\n")
+        assert self._out is not None
+        return (await self._out.reader.readline()).decode().rstrip("\n")
 
     async def data(self) -> Any:
         """The JSON it prints next."""
         return json.loads(await self.line())
 
-    async def end(self, number: int | None = signal.SIGINT) -> tuple[int, str, str]:
+    async def rest(self, number: int | None = None) -> tuple[int, bytes, bytes]:
         """Send it a signal, and wait; its exit code, and what else it printed."""
         if number is not None:
             self.process.send_signal(number)
-        out, err = await self.process.communicate()
-        assert self.process.returncode is not None
-        return self.process.returncode, (out or b"").decode(), err.decode()
+        out = b"" if self._out is None else await self._out.rest()
+        err = await self._err.rest()
+        return await self.process.ended(), out, err
+
+    async def end(self, number: int | None = signal.SIGINT) -> tuple[int, str, str]:
+        """The same, as text; without a number, it must end by itself."""
+        code, out, err = await self.rest(number)
+        return code, out.decode(), err.decode()
+
+    async def close(self) -> None:
+        """End it at once, if it has not ended."""
+        self.process.kill()
+        await self.rest()
+
+
+class Output:
+    """A pipe that somebody else writes to."""
+
+    def __init__(self) -> None:
+        self._end, self.writer = os.pipe()
+        self.reader = asyncio.StreamReader()
+
+    async def open(self) -> None:
+        """Begin to read; the other end is not ours any more."""
+        os.close(self.writer)
+        self._transport, _ = await asyncio.get_running_loop().connect_read_pipe(
+            lambda: asyncio.StreamReaderProtocol(self.reader), os.fdopen(self._end, "rb", buffering=0)
+        )
+
+    async def rest(self) -> bytes:
+        """What else comes."""
+        rest = await self.reader.read()
+        self._transport.close()
+        return rest
 
 
 class Commands:
@@ -75,47 +144,24 @@ class Commands:
         assert (result.code, result.err) == (0, ""), result
         return json.loads(result.out)
 
-    async def follow(self, *args: str, **options: Any) -> Following:
+    async def follow(self, *args: str, **streams: int) -> Following:
         """Start one that goes on; at the end of the test it is killed, if it has not ended."""
-        process = await asyncio.create_subprocess_exec(
-            sys.executable,
-            "-m",
-            "xml_pipeline.cli",
-            "mesh",
-            *args,
-            cwd=self.folder,
-            env={**ENVIRONMENT, **self.environment},
-            **{
-                "stdin": asyncio.subprocess.DEVNULL,
-                "stdout": asyncio.subprocess.PIPE,
-                "stderr": asyncio.subprocess.PIPE,
-                **options,
-            },
-        )
-        self._following.append(Following(process))
-        return self._following[-1]
+        following = await Following.start(self._zygote, self.folder, ("mesh", *args), self.environment, **streams)
+        self._following.append(following)
+        return following
 
     async def close(self) -> None:
         """End what goes on."""
         for following in self._following:
-            if following.process.returncode is None:
-                following.process.kill()
-            await following.process.communicate()
+            await following.close()
         if (self.state / "up").exists():
             await self("down", "--timeout", "5")
 
 
-@pytest.fixture(scope="session")
-def mesh_zygote() -> Iterator[Zygote]:
-    zygote = Zygote(Path(__file__).with_name("zygote.py"))
-    yield zygote
-    zygote.close()
-
-
 @pytest.fixture
-async def commands(mesh_zygote: Zygote, tmp_path: Path) -> AsyncIterator[Commands]:
+async def commands(zygote: Zygote, tmp_path: Path) -> AsyncIterator[Commands]:
     """Commands in the test's directory, with a state folder of their own."""
-    commands = Commands(mesh_zygote, tmp_path)
+    commands = Commands(zygote, tmp_path)
     yield commands
     await commands.close()
 

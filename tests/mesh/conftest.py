@@ -14,8 +14,15 @@ def quick_heartbeat(monkeypatch):
 
 
 @pytest.fixture
-async def server():
-    """A server that forgets everything with the test."""
+def server(shared_server):
+    """A server that has nothing of the tests before."""
+    shared_server.forget()
+    return shared_server
+
+
+@pytest.fixture
+async def own_server():
+    """A server of the test's own, which it may hold up and kill."""
     async with EmbeddedServer() as server:
         yield server
 

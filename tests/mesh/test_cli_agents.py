@@ -14,7 +14,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from tests.mesh.commands import Commands, commands, mesh_zygote, subscribed  # noqa: F401 - fixtures
+from tests.mesh.commands import Commands, commands, subscribed  # noqa: F401 - fixtures
 from tests.mesh.hosting import NAMES as AGENTS
 from tests.mesh.hosting import hosting
 from tests.mesh.kit import Ask, Told, chunks_on, echo_on, gated_on, plain_peer, spin, until_names

@@ -7,8 +7,8 @@ import sys
 
 import pytest
 
-from tests.cli.conftest import ENVIRONMENT
-from tests.mesh.commands import Commands, commands, mesh_zygote  # noqa: F401 - fixtures
+from tests.cli.forked import ENVIRONMENT
+from tests.mesh.commands import Commands, commands  # noqa: F401 - fixtures
 
 VERBS = ("up", "down", "catalog", "contract", "call", "stream", "subscribe", "listen", "monitor")
 KV = ("get", "put", "list", "watch", "delete")

@@ -9,7 +9,7 @@ import sys
 
 import pytest
 
-from tests.mesh.commands import Commands, commands, mesh_zygote, subscribed  # noqa: F401 - fixtures
+from tests.mesh.commands import Commands, commands, subscribed  # noqa: F401 - fixtures
 from tests.mesh.kit import Ask, Told, echo_on, until_names
 from xml_pipeline.mesh import AgentMesh
 

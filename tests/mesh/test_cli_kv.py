@@ -9,7 +9,7 @@ import pty
 
 import pytest
 
-from tests.mesh.commands import Commands, commands, mesh_zygote  # noqa: F401 - fixtures
+from tests.mesh.commands import Commands, commands  # noqa: F401 - fixtures
 
 
 @pytest.fixture
@@ -37,8 +37,7 @@ async def test_bytes_from_stdin_to_a_pipe(run, mesh, arguments):
     assert (await run("kv", "put", "k", *arguments, stdin=BYTES)).code == 0
     assert (await mesh.kv.entry("k")).value == BYTES
     getting = await run.follow("kv", "get", "k")
-    out, err = await getting.process.communicate()
-    assert (getting.process.returncode, out, err) == (0, BYTES, b"")
+    assert await getting.rest() == (0, BYTES, b"")
 
 
 async def test_bytes_as_json(run, mesh):
@@ -51,7 +50,7 @@ async def test_a_terminal_is_not_acted_on(run, mesh):
     main, terminal = pty.openpty()
     getting = await run.follow("kv", "get", "k", stdout=terminal)
     os.close(terminal)
-    assert await getting.process.wait() == 0
+    assert await getting.process.ended() == 0
     assert os.read(main, 1000).replace(b"\r\n", b"\n") == b"one\n\ttwo\\x1b]0;title\\x07\\x9b31m\\xff\n"
     os.close(main)
 

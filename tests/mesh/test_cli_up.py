@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.mesh.commands import Commands, commands, mesh_zygote  # noqa: F401 - fixtures
+from tests.mesh.commands import Commands, commands  # noqa: F401 - fixtures
 from tests.mesh.hosting import NAMES, hosting
 from tests.mesh.kit import plain_peer, spin, until_names
 from xml_pipeline.cli.mesh.process import ProcessId

@@ -16,6 +16,12 @@ from xml_pipeline.mesh.replies import Replies
 
 
 @pytest.fixture
+def server(own_server):
+    """Tests here hold it up, and kill it."""
+    return own_server
+
+
+@pytest.fixture
 async def link(server):
     link = Link(ConnectionOptions(url=server.url))
     await link.open()

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from tests.examples import examples
 from tests.mesh.kit import Gate as Holding
 from tests.mesh.kit import Tap, spin, until_names
 from xml_pipeline.mesh import (
@@ -506,7 +507,7 @@ async def test_however_quickly_it_changes_the_last_state_is_what_counts(host, me
                     await mesh.call(NAME, 0)
 
 
-@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=examples(20), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(st.tuples(st.booleans(), st.integers(0, 6)), min_size=1, max_size=20))
 def test_any_sequence_ends_in_the_last_state(steps):
     """With a host that takes its time, and any number of turns of the loop between two changes."""

@@ -300,10 +300,10 @@ async def test_no_password_in_any_error_log_or_repr(server, user, caplog):
             assert not any(part in text for text in shown for part in ("s3cret", "s3/cret", "s3@cret", "cret"))
 
 
-async def test_a_servers_own_password_is_not_shown(server, caplog):
-    password = server._password
-    assert password not in repr(server) + repr(ServerConfig("store", password))
-    assert password not in repr(ConnectionOptions(url=server.system_url))
+async def test_a_servers_own_password_is_not_shown(own_server, caplog):
+    password = own_server._password
+    assert password not in repr(own_server) + repr(ServerConfig("store", password))
+    assert password not in repr(ConnectionOptions(url=own_server.system_url))
 
 
 @pytest.mark.parametrize(

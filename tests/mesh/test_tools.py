@@ -16,6 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, create_model
 
+from tests.examples import examples
 from xml_pipeline.mesh import AgentContract, AgentMesh, AgentSpec
 from xml_pipeline.mesh.agent import Agent
 
@@ -203,7 +204,7 @@ def filled(value: Any, node: dict[str, Any], root: dict[str, Any]) -> Any:
 
 
 @given(models(), st.data())
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=examples(60), deadline=None)
 def test_any_model_is_a_tool_and_its_arguments_a_payload(made, data):
     model, values = made
     contract = contract_for(model)
@@ -225,7 +226,7 @@ def test_any_model_is_a_tool_and_its_arguments_a_payload(made, data):
 
 
 @given(kinds, st.data())
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=examples(40), deadline=None)
 def test_any_other_input_is_a_tool_too(kind, data):
     annotation, values = kind
     contract = contract_for(annotation)
@@ -245,7 +246,7 @@ def test_any_other_input_is_a_tool_too(kind, data):
 @given(st.recursive(st.none() | st.booleans() | st.integers() | st.text(), lambda x: st.lists(x) | st.dictionaries(
     st.sampled_from(["type", "$ref", "anyOf", "allOf", "properties", "items", "enum", "required", "$defs", "a"]), x
 )))  # fmt: skip
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=examples(100), deadline=None)
 def test_a_foreign_schema_is_a_tool_or_an_error(schema):
     """Contracts come from anybody."""
     if not isinstance(schema, dict):

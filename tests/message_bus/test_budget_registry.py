@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 
 import pytest
+from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, initialize, invariant, multiple, rule
 
+from tests.examples import examples
 from xml_pipeline.errors import BudgetExhausted
 from xml_pipeline.message_bus import budget_registry
 from xml_pipeline.message_bus.budget_registry import (
@@ -490,3 +492,4 @@ class Budgets(RuleBasedStateMachine):
 
 
 TestBudgets = Budgets.TestCase
+TestBudgets.settings = settings(max_examples=examples(40), deadline=None)

@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
+from tests.examples import examples
 from third_party.xmlable import codec_of
 from xml_pipeline import HandlerMetadata, HandlerResponse, StreamPump
 from xml_pipeline.errors import HandlerError, HopLimitError, NoAnswer
@@ -136,7 +137,7 @@ class Books(RuleBasedStateMachine):
         raise AssertionError("it does not complete")
 
 
-Books.TestCase.settings = settings(max_examples=60, stateful_step_count=30, deadline=None)
+Books.TestCase.settings = settings(max_examples=examples(30), stateful_step_count=30, deadline=None)
 TestBooks = Books.TestCase
 
 

@@ -14,6 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.examples import examples
 from xml_pipeline import HandlerMetadata, HandlerResponse, StreamPump
 from xml_pipeline.errors import (
     ConversationCancelled,
@@ -689,7 +690,7 @@ async def planned_stream(message: Any, metadata: HandlerMetadata) -> AsyncIterat
         yield item
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=examples(40), deadline=None)
 @given(plans=st.lists(st.tuples(st.sampled_from(NAMES), _PLANS), min_size=1, max_size=4))
 def test_whatever_handlers_do_every_message_ends_once_and_everybody_is_told(plans: list[tuple[str, list[Any]]]) -> None:
     async def ask(pump: StreamPump, name: str, plan: list[Any]) -> None:

@@ -5,9 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 import pytest
+from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, rule
 
+from tests.examples import examples
 from xml_pipeline.message_bus.todo_registry import TodoRegistry, TodoWatcher, get_todo_registry
 from xml_pipeline.runtime import Runtime, use_runtime
 
@@ -224,3 +226,4 @@ class TodoMachine(RuleBasedStateMachine):
 
 
 TestTodoMachine = TodoMachine.TestCase
+TestTodoMachine.settings = settings(max_examples=examples(40), deadline=None)

@@ -15,6 +15,7 @@ import pydantic
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from tests.examples import examples
 from third_party.xmlable import DecodeError, EncodeError, codec_of
 from third_party.xmlable.names import pascal
 
@@ -126,14 +127,16 @@ def typing_allows_none(annotation: Any) -> bool:
     return type(None) in getattr(annotation, "__args__", ())
 
 
-@settings(max_examples=400, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
+@settings(
+    max_examples=examples(150), deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large]
+)
 @given(instances())
 def test_any_value_of_any_class_survives_xml_and_json(value: Any) -> None:
     assert through_xml(value) == value
     assert through_json(value) == value
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=examples(30), deadline=None)
 @given(instances())
 def test_the_example_of_any_class_is_valid_and_readable(value: Any) -> None:
     codec = codec_of(type(value))
@@ -158,7 +161,7 @@ TREES = st.recursive(
 )
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=examples(50), deadline=None)
 @given(TREES)
 def test_recursive_values_survive(tree: Tree) -> None:
     survives(tree)
@@ -235,7 +238,7 @@ def _known_to_differ(element: str, text: str) -> bool:
     return element == "Span" and len(text.partition("D")[0].lstrip("-P")) > 9
 
 
-@settings(max_examples=2000, deadline=None)
+@settings(max_examples=examples(600), deadline=None)
 @given(st.sampled_from([pascal(field.name) for field in dataclasses.fields(Scalars)]), NEARLY)
 def test_the_decoder_reads_what_the_schema_accepts(element: str, text: str) -> None:
     codec, xml = codec_of(Scalars), f"<Scalars><{element}>{text}</{element}></Scalars>"

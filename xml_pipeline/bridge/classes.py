@@ -224,6 +224,8 @@ def without_absent(payload: Any, data: Any) -> Any:
         payload: of a class made here, or of any other, which is left alone.
         data: the payload as `json.dumps` takes it.
     """
+    if type(data) is not dict and type(data) is not list:
+        return data  # nothing can be absent in it
     if isinstance(payload, list) and isinstance(data, list):
         return [without_absent(one, each) for one, each in zip(payload, data, strict=True)]
     if isinstance(payload, dict) and isinstance(data, dict):

@@ -8,14 +8,13 @@ stands for the bare value, which may be a number, a list or anything else, and w
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from types import MappingProxyType
 from typing import Any, Final
 
 from lxml import etree
-from pydantic_core import from_json
+from pydantic_core import from_json, to_json
 
 from third_party.xmlable import Codec, XError, codec_of
 from xml_pipeline.bridge.classes import without_absent
@@ -136,7 +135,7 @@ def json_of(payload: Any) -> bytes:
     data = without_absent(payload, data)
     if _is_value(codec):
         data = data["value"]
-    return json.dumps(data, ensure_ascii=False, separators=(",", ":")).encode()
+    return to_json(data)
 
 
 def envelope_names(contract: AgentContract) -> frozenset[str]:

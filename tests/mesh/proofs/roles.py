@@ -11,7 +11,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from xml_pipeline.mesh import AgentMesh, AgentSpec
+from xml_pipeline.mesh import AgentMesh, AgentSpec, outflow
+from xml_pipeline.mesh.credit import Credit
 from xml_pipeline.mesh.running import serve_until_told
 
 __all__ = ["KINDS", "ROLES", "resident"]
@@ -46,8 +47,21 @@ def slow_on(mesh: AgentMesh, name: str) -> None:
 
 
 def chunks_on(mesh: AgentMesh, name: str) -> None:
-    """Sends numbered chunks of a size, and tells how far it is and how much memory its process has."""
-    state = {"sent": 0, "running": 0}
+    """Sends numbered chunks of a size, and tells how far it is, whether it must wait for its consumer, and how much
+    memory its process has."""
+    state = {"sent": 0, "running": 0, "waiting": 0}
+
+    class WatchedCredit(Credit):
+        __slots__ = ()
+
+        async def wait(self, timeout: float) -> None:
+            state["waiting"] += 1
+            try:
+                await super().wait(timeout)
+            finally:
+                state["waiting"] -= 1
+
+    outflow.Credit = WatchedCredit  # type: ignore[misc]  # this process has nothing else that sends chunks
 
     @mesh.agent(AgentSpec(name=name))
     async def chunks(ask: list[int]) -> AsyncIterator[dict[str, Any]]:

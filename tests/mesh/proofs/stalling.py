@@ -78,9 +78,7 @@ async def prove(chunks: int, wait: float, *, whole_process: bool = False) -> lis
 
 
 async def _standing(state: Any) -> int:
-    """How many chunks were sent, as soon as the producer goes no further."""
-    sent = -1
-    while sent != (now := (await state())["sent"]):
-        sent = now
-        await asyncio.sleep(0.2)
-    return sent
+    """How many chunks were sent, as soon as the producer must wait for the consumer, or has sent them all."""
+    while not (now := await state())["waiting"] and now["running"]:
+        pass
+    return int(now["sent"])

@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.examples import examples
 from xml_pipeline.envelope import ENVELOPE_NAMESPACE, build_envelope, envelope_to_bytes, message_text, read_meta
 from xml_pipeline.errors import PipelineError
 from xml_pipeline.message_bus.message_state import MessageState, Origin
@@ -204,7 +205,7 @@ def mutants(draw):
     return bytes(raw)
 
 
-@settings(max_examples=2000, deadline=None)
+@settings(max_examples=examples(700), deadline=None)
 @given(mutants(), st.sampled_from(["strict", "lenient"]))
 def test_a_mutant_is_a_failure_or_a_strict_canonical_fixed_point(raw, mode):
     state = ingest_in(mode, raw)

@@ -6,6 +6,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from lxml import etree
 
+from tests.examples import examples
 from xml_pipeline.errors import ValidationError
 from xml_pipeline.message_bus.steps.bounds import Bounds
 from xml_pipeline.message_bus.steps.model_output import recover_roots
@@ -245,7 +246,7 @@ def meaning(text):
     return re.sub("&(amp|lt|gt|quot|apos|#[0-9]{1,4}|#x[0-9a-f]{1,3});", read, text)
 
 
-@settings(max_examples=2000, deadline=None)
+@settings(max_examples=examples(700), deadline=None)
 @given(st.text("ab &<>;#x4;=\"'/!?-]\n\u00e9", max_size=30) | st.text("a&<> lt;amp#65", max_size=20))
 def test_text_keeps_its_meaning(text):
     try:
@@ -288,7 +289,7 @@ def sloppy_trees(draw, depth=3):
     return f"<{name}>{sloppy}</{name}>", f"<{name}>{proper}</{name}>"
 
 
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=examples(150), deadline=None)
 @given(
     st.lists(sloppy_trees(), min_size=1, max_size=3),
     st.sampled_from(["", "Here you are:\n", "```xml\n", "1 < 2 & 3\n", "<!-- x -->", '<?xml version="1.0"?>']),
@@ -309,7 +310,7 @@ def is_well_formed(raw):
     return True
 
 
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=examples(200), deadline=None)
 @given(sloppy_trees(), st.data())
 def test_a_cut_root_is_refused(tree, data):
     sloppy, _ = tree
@@ -320,7 +321,7 @@ def test_a_cut_root_is_refused(tree, data):
         recover(f"```xml\n{sloppy[: max(cut, 1)]}\n```")
 
 
-@settings(max_examples=1000, deadline=None)
+@settings(max_examples=examples(400), deadline=None)
 @given(st.text("ab<>/&;!-[]CDAT?= \"'x:\n\x01", max_size=60) | st.binary(max_size=60))
 def test_anything_is_refused_or_comes_to_canonical_roots(raw):
     try:
