@@ -2,19 +2,10 @@
 
 from __future__ import annotations
 
-import argparse
-import asyncio
-import logging
 import sys
-import tempfile
-import time
-from collections.abc import Awaitable, Callable
-from pathlib import Path
 
 from tests.bridge.proofs import absence, pipeline, replicas
-from tests.mesh.proofs.figures import Figure, line_of
-
-Proof = Callable[[Path], Awaitable[list[Figure]]]
+from tests.mesh.proofs.command import Proof, run_proofs
 
 FULL: dict[str, Proof] = {
     "pipeline": lambda folder: pipeline.prove(folder, documents=10_000, kills=3),
@@ -36,35 +27,15 @@ SMALL: dict[str, Proof] = {
 }
 
 
-async def run(name: str, proof: Proof) -> bool:
-    """Run one, and print what it found; whether everything is as promised."""
-    sys.stdout.write(f"{name}\n")
-    began = time.monotonic()
-    with tempfile.TemporaryDirectory(prefix="proofs-") as folder:
-        figures = await proof(Path(folder) / "proof")
-    for figure in figures:
-        sys.stdout.write(line_of(figure) + "\n")
-    sys.stdout.write(f"  it took {time.monotonic() - began:.1f} s\n")
-    sys.stdout.flush()
-    return all(figure.is_kept for figure in figures)
-
-
 def main(arguments: list[str] | None = None) -> int:
     """Run proofs. Returns the exit code."""
-    parser = argparse.ArgumentParser(
-        prog="python -m tests.bridge.proofs",
-        description="Measure what the bridge promises, with real servers and nodes that are really killed.",
+    return run_proofs(
+        "python -m tests.bridge.proofs",
+        "Measure what the bridge promises, with real servers and nodes that are really killed.",
+        FULL,
+        SMALL,
+        arguments,
     )
-    parser.add_argument("names", nargs="*", metavar="name", help=f"which: {', '.join(FULL)}; default: all")
-    parser.add_argument("--small", action="store_true", help="as the suite does: a look, not a measurement")
-    options = parser.parse_args(arguments)
-    proofs = SMALL if options.small else FULL
-    unknown = [name for name in options.names if name not in proofs]
-    if unknown:
-        parser.error(f"there is no proof {unknown[0]!r}; choose from {', '.join(proofs)}")
-    logging.disable(logging.WARNING)  # of what is killed, much is said
-    kept = [asyncio.run(run(name, proofs[name])) for name in options.names or proofs]
-    return 0 if all(kept) else 1
 
 
 if __name__ == "__main__":
