@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Callable, Coroutine, Generator
 from contextvars import Context
 from typing import Any
 
-__all__ = ["Continued"]
+__all__ = ["Announced", "Continued"]
 
 
 class Continued:
@@ -51,3 +51,39 @@ class Continued:
                 awaited = run(step, argument)
             except StopIteration as stop:
                 return stop.value
+
+
+class Announced:
+    """A coroutine to be awaited; right before it suspends for the first time, somebody is told.
+
+    Args:
+        coroutine: what is awaited; it runs in the context of whoever awaits this.
+        suspends: called once, unless it never suspends.
+    """
+
+    __slots__ = ("_coroutine", "_suspends")
+
+    def __init__(self, coroutine: Coroutine[Any, Any, Any], suspends: Callable[[], object]) -> None:
+        self._coroutine = coroutine
+        self._suspends = suspends
+
+    def __await__(self) -> Generator[Any, Any, Any]:
+        coroutine = self._coroutine
+        step: Callable[[Any], Any] = coroutine.send
+        argument: Any = None
+        is_told = False
+        while True:
+            try:
+                awaited = step(argument)
+            except StopIteration as stop:
+                return stop.value
+            if not is_told:
+                is_told = True
+                self._suspends()
+            try:
+                step, argument = coroutine.send, (yield awaited)
+            except GeneratorExit:
+                coroutine.close()
+                raise
+            except BaseException as exc:
+                step, argument = coroutine.throw, exc

@@ -22,7 +22,7 @@ from xml_pipeline.errors import (
     HandlerError,
     PipelineError,
 )
-from xml_pipeline.message_bus.call import Continued
+from xml_pipeline.message_bus.call import Announced, Continued
 from xml_pipeline.message_bus.dispatch_hook import DispatchHooks, TurnHook, overridden
 from xml_pipeline.message_bus.events import (
     EventHub,
@@ -194,8 +194,7 @@ class Dispatcher:
             burst = 0 if worker.suspended else burst + 1
             if burst >= _BURST:
                 burst = 0
-                self.pool.wake()
-                await asyncio.sleep(0)
+                await asyncio.sleep(0)  # nobody is woken: a second worker would be as busy, and take as long again
 
     async def _read(self, intake: Intake, task: asyncio.Task[Any], burst: int) -> int:
         """Take the next batch in; returns what is to be counted as run back to back."""
@@ -266,7 +265,6 @@ class Dispatcher:
     async def _hooked_turn(self, worker: Worker, turn: Turn) -> None:
         """The same, with the public hooks told before and after."""
         state, frame, listener = turn.state, turn.frame, turn.listener
-        self._wake()  # hooks may suspend
         self._hooks.begin(frame.conversation.id)
         failure: PipelineError | None = None
         try:
@@ -275,7 +273,8 @@ class Dispatcher:
                 name = "" if state.payload_tree is None else str(state.payload_tree.tag)
                 worker.intents = []
                 self.pool.watch(worker, metadata.deadline)
-                await self._hooks.intend(worker.intents, state, listener.name, name, canonical_payload(state))
+                told = self._hooks.intend(worker.intents, state, listener.name, name, canonical_payload(state))
+                await Announced(told, self._wake)
                 await self._call(worker, turn, metadata)
             except BaseException as exc:
                 failure = self._failure_of(worker, listener, exc)
@@ -505,9 +504,9 @@ class Dispatcher:
         try:
             async with asyncio.timeout(_HOOK_PATIENCE):
                 if failure is None:
-                    await self._hooks.acknowledge(intents)
+                    await Announced(self._hooks.acknowledge(intents), self._wake)
                 else:
-                    await self._hooks.fail(intents, failure.detail or str(failure))
+                    await Announced(self._hooks.fail(intents, failure.detail or str(failure)), self._wake)
         except TimeoutError:
             logger.error("hooks did not end within %s s; the handler's slot is freed", _HOOK_PATIENCE)
 

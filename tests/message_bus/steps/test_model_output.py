@@ -219,12 +219,12 @@ def test_the_record_is_bounded():
 def test_a_megabyte_of_anything_takes_no_time(piece):
     raw = (piece * 1_000_000)[:1_000_000]
     for text in (raw, f"<r>{raw}</r>"):
-        began = time.perf_counter()
+        began = time.process_time()
         try:
             recover(text)
         except ValidationError as error:
             assert len(error.detail) < 500
-        assert time.perf_counter() - began < 1
+        assert time.process_time() - began < 1
 
 
 # ---- a repair never changes what the text says

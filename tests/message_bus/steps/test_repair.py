@@ -92,9 +92,9 @@ ATTACKS = {
 @pytest.mark.parametrize("raw", ATTACKS.values(), ids=ATTACKS)
 def test_an_attack_is_refused_in_no_time(raw, step):
     state = MessageState(raw)
-    began = time.perf_counter()
+    began = time.process_time()
     run_step(step, state)
-    assert time.perf_counter() - began < 0.5
+    assert time.process_time() - began < 0.5
     assert isinstance(state.failure, ValidationError)
     assert state.envelope_tree is None
     assert len(state.error) < 500
@@ -112,9 +112,9 @@ def test_an_attack_is_refused_in_no_time(raw, step):
 )
 def test_what_is_just_within_bounds_is_taken_and_canonicalised_in_no_time(raw):
     state = MessageState(raw)
-    began = time.perf_counter()
+    began = time.process_time()
     c14n(repair(state))
-    assert time.perf_counter() - began < 0.5
+    assert time.process_time() - began < 0.5
 
 
 def test_bounds_are_the_ingress_s_own():
