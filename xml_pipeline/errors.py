@@ -24,7 +24,7 @@ or over a wire tells nothing about listeners, peers or schemas that its reader m
 
 from __future__ import annotations
 
-from typing import ClassVar, Self
+from typing import Any, ClassVar, Self
 
 __all__ = [
     "BudgetExhausted",
@@ -68,7 +68,10 @@ class PipelineError(Exception):
     def bare(self) -> Self:
         """A copy without traceback, cause and context, for keeping: these hold the frames of handlers, and so all that
         the handlers had."""
-        twin = self.__class__.__new__(self.__class__, *self.args)
+        # By Python's own class: one of somebody's may want other arguments, and that of OSError does not keep them.
+        own: Any = next(base for base in type(self).__mro__ if base.__module__ == "builtins")
+        twin: Self = own.__new__(type(self))
+        twin.args = self.args
         twin.__dict__.update(self.__dict__)
         return twin
 

@@ -5,16 +5,34 @@ from __future__ import annotations
 import asyncio
 import gc
 from collections.abc import AsyncIterator
+from contextvars import ContextVar
+from dataclasses import dataclass
 
 import pytest
 
 from tests.message_bus.helpers import PATIENCE, Ask, Note, Reply
 from xml_pipeline import HandlerMetadata, HandlerResponse, StreamPump
+from xml_pipeline.errors import HandlerError, RoutingError
 from xml_pipeline.message_bus.intake import Intake
 from xml_pipeline.message_bus.message_state import MessageState
 from xml_pipeline.message_bus.operators import pipe
 
 Batch = list[MessageState]
+
+LAST_READ: ContextVar[str] = ContextVar("last_read", default="")
+"""Set by what runs while messages are read."""
+
+
+@dataclass
+class Telling:
+    text: str = ""
+
+    def __post_init__(self) -> None:
+        LAST_READ.set(self.text)
+
+
+async def echo(ask: Ask, metadata: HandlerMetadata) -> HandlerResponse:
+    return HandlerResponse.respond(Reply(ask.text))
 
 
 class Source:
@@ -106,6 +124,37 @@ async def test_a_reader_that_is_cancelled_ends_it():
     with pytest.raises(asyncio.CancelledError):
         await reader
     await asyncio.wait_for(intake.wait(), PATIENCE)
+
+
+async def test_whoever_waits_may_be_cancelled_again_while_the_reader_ends():
+    source = Source()
+    intake = Intake(source.batches(), source.taken.append)
+    reader, waiter = asyncio.create_task(read(intake)), asyncio.create_task(intake.wait())
+    await asyncio.sleep(0)
+    waiter.cancel()
+    await asyncio.sleep(0)
+    assert reader.cancelling() and not reader.done()
+    waiter.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await waiter
+    await reader
+
+
+async def test_a_reader_that_is_cancelled_for_something_else_breaks_it_off_and_a_stage_that_says_so_breaks_it():
+    async def raising() -> AsyncIterator[Batch]:
+        raise asyncio.CancelledError
+        yield []
+
+    source = Source()
+    for intake, is_cancelled in ((Intake(source.batches(), list), True), (Intake(raising(), list), False)):
+        reader = asyncio.create_task(read(intake))
+        await asyncio.sleep(0)
+        if is_cancelled:
+            reader.cancel()
+        await asyncio.wait((reader,))
+        assert intake.is_broken_off == reader.cancelled() == is_cancelled
+        [failure] = await asyncio.gather(intake.wait(), return_exceptions=True)
+        assert failure is None if is_cancelled else "CancelledError" in str(failure)
 
 
 class WithStage(StreamPump):
@@ -245,3 +294,186 @@ async def test_whoever_is_busy_lets_the_loop_go_on_and_has_nobody_take_as_long_a
             await pump.inject("echo", Ask(str(number)))
         await pump.wait_idle()
         assert len(pump.engine.dispatcher.pool.workers) <= 2
+
+
+async def test_nothing_is_kept_of_handlers_that_waited():
+    """Neither by the workers that were begun while they waited, nor by the timer of their deadlines."""
+
+    async def slow(ask: Ask, metadata: HandlerMetadata) -> HandlerResponse:
+        await asyncio.sleep(0)
+        return HandlerResponse.respond(Reply(ask.text))
+
+    pump = StreamPump(max_threads=1)
+    pump.register("slow", slow, Ask)
+    async with pump, asyncio.timeout(PATIENCE):
+        await asyncio.gather(*(pump.request("slow", Ask(str(number))) for number in range(50)))
+        await pump.wait_idle()
+        await asyncio.sleep(0)
+        gc.collect()
+        states = [each for each in gc.get_objects() if type(each) is MessageState and each.conversation is not None]
+        assert not [each for each in states if each.conversation.owner != "system"]
+
+
+async def test_a_cancellation_left_behind_in_a_workers_task_stops_nobody():
+    tasks: list[asyncio.Task[None]] = []
+
+    async def careless(ask: Ask, metadata: HandlerMetadata) -> HandlerResponse:
+        task = asyncio.current_task()
+        assert task is not None
+        tasks.append(task)
+        return HandlerResponse.respond(Reply(ask.text))
+
+    pump = StreamPump()
+    pump.register("careless", careless, Ask)
+    async with pump, asyncio.timeout(PATIENCE):
+        for number in range(10):  # more often than a broken pipeline is begun again
+            assert await pump.request("careless", Ask(str(number))) == Reply(str(number))
+            for _ in range(number % 3):
+                await asyncio.sleep(0)
+            tasks[-1].cancel()
+        assert len(set(tasks)) > 6
+
+
+async def test_a_worker_that_is_cancelled_while_much_waits_is_followed_by_another():
+    done = 0
+
+    async def careless(ask: Ask, metadata: HandlerMetadata) -> None:
+        nonlocal done
+        done += 1
+        task = asyncio.current_task()
+        assert task is not None
+        if done < 100:
+            asyncio.get_running_loop().call_soon(task.cancel)  # when the worker lets the loop go on
+
+    pump = StreamPump()
+    pump.register("careless", careless, Ask)
+    async with pump, asyncio.timeout(PATIENCE):
+        for _ in range(500):
+            await pump.inject("careless", Ask())
+        await pump.wait_idle()
+        assert done == 500
+
+
+class Later(StreamPump):
+    """Messages reach their handlers in another turn of the event loop."""
+
+    def _dispatch_to_handlers(self, batch):
+        asyncio.get_running_loop().call_soon(super()._dispatch_to_handlers, batch)
+
+
+class Waiting(StreamPump):
+    """A step that waits."""
+
+    async def _thread_assignment_step(self, state):
+        await asyncio.sleep(0)
+        return StreamPump._thread_assignment_step(state)
+
+
+class Setting(StreamPump):
+    """A step that sets a context variable."""
+
+    def _repair_step(self, state):
+        LAST_READ.set("by a step")
+        return super()._repair_step(state)
+
+
+@pytest.mark.parametrize("cls", [StreamPump, Later, Waiting, Setting])
+async def test_steps_of_ones_own_may_dispatch_later_or_wait_and_handlers_do_not_see_what_they_set(cls):
+    seen: list[str] = []
+
+    async def look(telling: Telling, metadata: HandlerMetadata) -> HandlerResponse:
+        seen.append(LAST_READ.get())
+        return HandlerResponse.respond(Reply(telling.text))
+
+    pump = cls()
+    pump.register("look", look, Telling)
+    texts = [str(number) for number in range(5)]
+    async with pump, asyncio.timeout(PATIENCE):
+        for text in texts:
+            assert await pump.request("look", Telling(text)) == Reply(text)
+        many = await asyncio.gather(*(pump.request("look", Telling(text)) for text in texts))
+        assert many == [Reply(text) for text in texts]
+    assert seen == [""] * 10
+
+
+async def test_somebody_reads_while_much_waits_for_handlers_that_never_wait():
+    done = 0
+    go = asyncio.Event()
+
+    async def many(ask: Ask, metadata: HandlerMetadata) -> list[HandlerResponse]:
+        return [HandlerResponse(Note(), to="held"), *(HandlerResponse(Note(), to="quick") for _ in range(900))]
+
+    async def held(note: Note, metadata: HandlerMetadata) -> None:
+        await go.wait()
+
+    async def quick(note: Note, metadata: HandlerMetadata) -> None:
+        nonlocal done
+        done += 1
+
+    pump = StreamPump(max_concurrent_handlers=1)
+    for name, handler, payload in (("many", many, Ask), ("held", held, Note), ("quick", quick, Note)):
+        pump.register(name, handler, payload)
+    pump.register("echo", echo, Ask)
+    async with pump, asyncio.timeout(PATIENCE):
+        await pump.inject("many", Ask())
+        for _ in range(100):
+            await asyncio.sleep(0)
+        assert pump.engine.dispatcher.lanes.waiting == 900
+        go.set()
+        assert await pump.request("echo", Ask("x")) == Reply("x")
+        assert done < 600
+        await pump.wait_idle()
+        assert done == 900
+
+
+async def test_somebody_reads_when_more_handlers_run_than_may():
+    """Here since the limit is lowered; the same can be when slots that were lent are taken again."""
+    go, all_run = asyncio.Event(), asyncio.Event()
+    texts, begun = ["first", "last", "ready", "ready too"], list[str]()
+
+    async def slow(ask: Ask, metadata: HandlerMetadata) -> HandlerResponse:
+        begun.append(ask.text)
+        if ask.text == "last":
+            pump.engine.dispatcher.resize(1, 1)
+        if len(begun) == len(texts):
+            all_run.set()
+        await go.wait()
+        return HandlerResponse.respond(Reply(ask.text))
+
+    pump = StreamPump(max_concurrent_handlers=10)
+    pump.register("slow", slow, Ask)
+    async with pump, asyncio.timeout(PATIENCE):
+        asked = [asyncio.create_task(pump.request("slow", Ask(text))) for text in texts]
+        await all_run.wait()
+        with pytest.raises(RoutingError):  # which needs no handler, but somebody who reads
+            await pump.request("nobody", Ask())
+        go.set()
+        assert await asyncio.gather(*asked) == [Reply(text) for text in texts]
+        await pump.wait_idle()
+        assert len(pump.engine.dispatcher.pool.workers) <= 2
+
+
+async def test_everybody_who_asks_in_one_conversation_gets_his_own_answer_and_the_last_is_remembered():
+    go = asyncio.Event()
+
+    async def held(note: Note, metadata: HandlerMetadata) -> None:
+        await go.wait()
+
+    async def failing(ask: Ask, metadata: HandlerMetadata) -> HandlerResponse:
+        if ask.text == "2":
+            raise ValueError("no")
+        return HandlerResponse.respond(Reply(ask.text))
+
+    pump = StreamPump()
+    pump.register("held", held, Note)
+    pump.register("failing", failing, Ask)
+    async with pump, asyncio.timeout(PATIENCE):
+        thread = await pump.inject("held", Note())
+        asked = [pump.request("failing", Ask(str(number)), thread_id=thread) for number in range(5)]
+        answers = await asyncio.gather(*asked, return_exceptions=True)
+        assert [str(answer) for answer in answers[:2] + answers[3:]] == [str(Reply(text)) for text in "0134"]
+        assert isinstance(answers[2], HandlerError)
+        unread = await pump.inject("failing", Ask("last"), thread_id=thread)
+        go.set()
+        await pump.wait_idle()
+        assert unread == thread and await pump.wait(thread) == Reply("last")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import logging
+import time
 import weakref
 from collections.abc import AsyncIterator
 
@@ -14,6 +15,7 @@ from tests.message_bus.helpers import PATIENCE, Ask, Count, Reply
 from xml_pipeline import HandlerMetadata, HandlerResponse, StreamPump
 from xml_pipeline.errors import PipelineError
 from xml_pipeline.message_bus.exchange import MOST_AHEAD
+from xml_pipeline.message_bus.gateway import Arrival
 
 MANY = 3 * MOST_AHEAD
 
@@ -82,6 +84,23 @@ async def test_its_time_does_not_run_while_it_waits(pump, counter):
     assert [answer async for answer in answers][-1] == Count(MANY - 1)
 
 
+async def test_the_time_of_an_item_ends_with_it():
+    """An item that had to be waited for does not limit the time of those that come after it."""
+
+    async def steady(count: Count, metadata: HandlerMetadata) -> AsyncIterator[HandlerResponse]:
+        await asyncio.sleep(0)  # so that its time runs
+        for number in range(count.number):
+            until = time.perf_counter() + 0.006
+            while time.perf_counter() < until:
+                pass
+            yield HandlerResponse.respond(Count(number))
+
+    pump = StreamPump()
+    pump.register("steady", steady, Count, timeout=0.3)
+    async with pump, asyncio.timeout(PATIENCE):
+        assert len([answer async for answer in pump.stream("steady", Count(70))]) == 70
+
+
 async def test_a_reader_that_leaves_ends_the_handler_that_waits(pump, counter):
     answers = pump.stream("counter", Count(MANY), timeout=PATIENCE)
     await anext(answers)
@@ -133,6 +152,18 @@ async def test_what_was_there_when_it_failed_is_not_kept(target, caplog):
         with pytest.raises(PipelineError):
             await pump.request(target, Ask(), timeout=0.01 if target == "hangs" else PATIENCE)
 
+    async def wait(pump: StreamPump, thread: str) -> None:
+        large = Large(1)
+        kept.append(weakref.ref(large))
+        with pytest.raises(PipelineError):
+            await pump.wait(thread)
+
+    async def deliver(pump: StreamPump) -> None:
+        large = Large(1)
+        kept.append(weakref.ref(large))
+        with pytest.raises(PipelineError):
+            await pump.engine.gateway.deliver(Arrival("fails", Ask(), "mesh:somebody"))
+
     pump = StreamPump()
     pump.register("fails", fails, Ask)
     pump.register("hangs", hangs, Ask)
@@ -141,8 +172,11 @@ async def test_what_was_there_when_it_failed_is_not_kept(target, caplog):
             await ask(pump)
         thread = await pump.inject("fails", Ask())
         await pump.wait_idle()
+        for _ in range(3):
+            await wait(pump, thread)
+            await deliver(pump)
         gc.collect()
-        assert [each() for each in kept] == [None] * 3
+        assert [each() for each in kept] == [None] * 9
         with pytest.raises(PipelineError) as caught:
             await pump.wait(thread)
         assert "ValueError: no" in caught.value.detail

@@ -13,7 +13,7 @@ messages are made and finished; no scan decides it.
 from __future__ import annotations
 
 import enum
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -94,11 +94,20 @@ class Conversation:
         """Open frames that no open frame stands above: roots, and what was called from frames that have ended."""
         # Tuples, for conversations are remembered, and every list would be one object more for the collector to visit.
         self.participants: tuple[str, ...] = ()
-        self.exchanges: tuple[Exchange, ...] = ()
+        self.exchanges: Sequence[Exchange] = ()
         """What the outside gets back, one for each external message since it was last complete."""
 
     def __repr__(self) -> str:
         return f"<Conversation {self.id} of {self.owner!r}, {self.status}, {self.pending} messages pending>"
+
+    def expect(self, exchange: Exchange) -> None:
+        """Add to `exchanges`."""
+        if not self.exchanges:
+            self.exchanges = (exchange,)
+        elif isinstance(self.exchanges, list):
+            self.exchanges.append(exchange)
+        else:
+            self.exchanges = [*self.exchanges, exchange]  # there may be any number, until it is complete
 
     @property
     def frames(self) -> set[Frame]:

@@ -145,12 +145,16 @@ class Dispatcher:
 
     async def lead(
         self, batches: AsyncIterator[list[MessageState]], take: Callable[[list[MessageState]], object]
-    ) -> None:
-        """Have workers take turns in reading the pipeline; returns when everything is read. See `Intake`.
+    ) -> bool:
+        """Have workers take turns in reading the pipeline. See `Intake`.
 
         Args:
             batches: what the stages before dispatch give; they suspend nowhere but at their source.
             take: gets each batch, and hands it to `accept`.
+
+        Returns:
+            Whether everything is read. If not, somebody cancelled the task that read, as a timer may that a handler
+            left behind in it; nothing is lost, but the rest has to be read from new batches.
         """
         intake = self._intake = Intake(batches, take)
         self._wake()
@@ -160,6 +164,7 @@ class Dispatcher:
             if self._intake is intake:
                 self._intake = None
             self._wake()
+        return self.pool.closing or not intake.is_broken_off
 
     def _warn(self, state: MessageState) -> None:
         self._warned = True
@@ -180,6 +185,7 @@ class Dispatcher:
                     burst = await self._read(self._intake, task, burst)
                     continue
                 if len(self.pool.workers) > self.pool.limit + 1:
+                    self.pool.workers.discard(worker)  # now, and not when the task has ended: nobody may count on it
                     return  # it stood in for one whose slots were lent
                 burst = 0
                 await self.pool.rest()
@@ -195,6 +201,10 @@ class Dispatcher:
             if burst >= _BURST:
                 burst = 0
                 await asyncio.sleep(0)  # nobody is woken: a second worker would be as busy, and take as long again
+                intake = self._intake
+                if intake is not None and intake.is_free and self._scheduler.waiting and task is not None:
+                    # What waits in the lanes may be much, and all one listener's: what is for others must get there.
+                    await Announced(intake.read(task), self._wake)
 
     async def _read(self, intake: Intake, task: asyncio.Task[Any], burst: int) -> int:
         """Take the next batch in; returns what is to be counted as run back to back."""
@@ -373,6 +383,7 @@ class Dispatcher:
                     return
                 if worker.failure is not None or turn.frame.state is not _OPEN:
                     return
+                worker.deadline = NEVER  # it was this item's; the next one has its own as soon as it waits
                 worker.settling = worker.is_ours = True
                 self.replies.send(turn, item)
                 worker.settling = worker.is_ours = False
@@ -395,7 +406,7 @@ class Dispatcher:
 
     async def _until_read(self, worker: Worker, exchange: Exchange) -> None:
         """Whoever reads a stream is slower than its handler: the handler waits, and is not blamed for the time."""
-        worker.suspended, worker.deadline = True, NEVER
+        worker.suspended = True
         with self.lending():
             await exchange.room()
 
@@ -605,7 +616,9 @@ class Dispatcher:
 
     def _wake(self) -> None:
         """Called before a worker suspends, too: somebody has to run what waits, and to read on."""
-        if self.lanes.has_work or (self._intake is not None and self._intake.is_free):
+        if self._intake is not None and self._intake.is_free:
+            self.pool.wake(in_any_case=True)
+        elif self.lanes.has_work:
             self.pool.wake()
 
     async def wait_until_at_rest(self) -> None:

@@ -160,7 +160,8 @@ class Exchange:
     async def _first(self, guard: Callable[[asyncio.Future[Any]], asyncio.Future[Any]]) -> Any:
         if self._settled:
             if self._error is not None:
-                raise self._error
+                # What is remembered must not remember who was told.
+                raise self._error.bare() if self.is_complete else self._error
             return self._value
         if self.is_complete:
             raise self._no_answer()

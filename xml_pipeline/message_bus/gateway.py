@@ -144,7 +144,7 @@ class Gateway:
                 raise
         failure = None if conversation is None else conversation.failure
         if failure is not None and not isinstance(failure, NoAnswer):
-            raise failure
+            raise failure.bare()  # it is remembered, and who was told must not be
 
     async def follow(self, arrival: Arrival) -> None:
         """`deliver`, but what fails is no dead letter: whoever sent it sends it again."""

@@ -237,7 +237,7 @@ class Ingress:
         exchange.wire = state.raw_bytes
         if stream:
             exchange.open_stream()
-        conversation.exchanges += (exchange,)
+        conversation.expect(exchange)
         if self._limits.max_conversation_seconds is not None:
             self._limit_time(conversation, self._limits.max_conversation_seconds)
         self._scheduler.admit(state, queue)

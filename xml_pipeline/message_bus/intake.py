@@ -10,9 +10,12 @@ The one that reads is the leader; it promotes a follower when its handler suspen
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import contextvars
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
+from xml_pipeline.message_bus.call import Continued
 from xml_pipeline.message_bus.message_state import MessageState
 
 __all__ = ["Intake"]
@@ -21,22 +24,26 @@ __all__ = ["Intake"]
 class Intake:
     """The pipeline's stages up to dispatch, for whoever is to read them.
 
-    Only for stages that suspend nowhere but at their source, since each batch may be read by another task.
+    Only for stages that suspend nowhere but at their source, since each batch may be read by another task. They run in
+    a context of their own: what a payload class sets in a context variable is not for a reader's next handler.
 
     Args:
         batches: what the stages give.
         take: is called with each batch.
     """
 
-    __slots__ = ("_batches", "_is_closing", "_left", "_over", "_reader", "_take")
+    __slots__ = ("_batches", "_context", "_is_closing", "_left", "_over", "_reader", "_take", "is_broken_off")
 
     def __init__(
         self, batches: AsyncIterator[list[MessageState]], take: Callable[[list[MessageState]], object]
     ) -> None:
         self._batches = batches
+        self._context = contextvars.copy_context()
         self._take = take
         self._reader: asyncio.Task[Any] | None = None
         self._is_closing = False
+        self.is_broken_off = False
+        """Whoever read was cancelled for something else: there may be more to read, but not from these batches."""
         loop = asyncio.get_running_loop()
         self._over: asyncio.Future[None] = loop.create_future()
         self._left: asyncio.Future[None] = loop.create_future()
@@ -54,10 +61,21 @@ class Intake:
         """
         self._reader = reader
         try:
-            self._take(await anext(self._batches))
+            step: Any = anext(self._batches)
+            try:
+                awaited = self._context.run(step.send, None)
+            except StopIteration as stop:
+                batch = stop.value
+            else:
+                batch = await Continued(step, self._context, awaited)
+            self._take(batch)
         except StopAsyncIteration:
             self.end()
         except asyncio.CancelledError:
+            if not self._is_closing and not reader.cancelling():
+                self.end(RuntimeError("a stage of the pipeline raised CancelledError"))
+                return
+            self.is_broken_off = not self._is_closing
             self.end()  # what was read from is closed by it
             if not self._is_closing:
                 raise
@@ -79,7 +97,8 @@ class Intake:
             self._over.set_exception(failure)
 
     async def wait(self) -> None:
-        """Wait until everything is read. Nobody reads any more when this has returned, or was cancelled.
+        """Wait until everything is read, or `is_broken_off`. Nobody reads any more when this has returned, or was
+        cancelled.
 
         Raises:
             Exception: what a stage, or taking a batch, raised.
@@ -90,4 +109,6 @@ class Intake:
             if self._reader is not None:
                 self._is_closing = True
                 self._reader.cancel()
-                await self._left
+                while not self._left.done():  # however often whoever waits here is cancelled
+                    with contextlib.suppress(asyncio.CancelledError):
+                        await asyncio.shield(self._left)

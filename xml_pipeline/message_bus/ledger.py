@@ -315,7 +315,7 @@ class Ledger:
         if conversation.failure is not None:
             conversation.failure = conversation.failure.bare()  # it is remembered, and its frames must not be
         if len(exchanges) > 1:
-            conversation.exchanges = exchanges[-1:]  # kept for a later wait()
+            conversation.exchanges = (exchanges[-1],)  # kept for a later wait()
         if conversation.deadline_timer is not None:
             conversation.deadline_timer.cancel()
             conversation.deadline_timer = None

@@ -116,13 +116,14 @@ async def _dispatched(source: AsyncIterable[list[MessageState]], pump: StreamPum
 
     async def feed() -> None:
         try:
+            while is_plain:
+                async with streamcontext(source) as streamer:
+                    if await dispatcher.lead(streamer, pump._dispatch_to_handlers):
+                        return
             async with streamcontext(source) as streamer:
-                if is_plain:
-                    await dispatcher.lead(streamer, pump._dispatch_to_handlers)
-                else:
-                    async for batch in streamer:
-                        pump._dispatch_to_handlers(batch)
-                        del batch  # or what was in it would be kept until the next one comes
+                async for batch in streamer:
+                    pump._dispatch_to_handlers(batch)
+                    del batch  # or what was in it would be kept until the next one comes
         finally:
             outlet.finish()
 

@@ -85,6 +85,21 @@ __all__ = [
 ]
 
 _END: Any = object()
+_UP_TO_DISPATCH = (
+    "build_pipeline",
+    "_queue_source",
+    "_repair_step",
+    "_c14n_step",
+    "_envelope_validation_step",
+    "_payload_extraction_step",
+    "_thread_assignment_step",
+    "_fan_out_step",
+    "_validate_and_deserialize",
+    "_route_step",
+    "_handle_errors",
+    "_dispatch_to_handlers",
+)
+"""What makes the pipeline before handlers run; see `StreamPump.has_plain_pipeline`."""
 
 H = TypeVar("H", bound=Callable[..., Any])
 
@@ -838,9 +853,10 @@ class StreamPump:
 
     @property
     def has_plain_pipeline(self) -> bool:
-        """Whether the stages are those of this class, none of which suspends before dispatch; steps may be others."""
-        own = (StreamPump.build_pipeline, StreamPump._queue_source)
-        return tuple(getattr(each, "__func__", None) for each in (self.build_pipeline, self._queue_source)) == own
+        """Whether the stages up to dispatch, and the steps in them, are those of this class: none suspends, none sets
+        what is meant for one task, and messages are dispatched when they are read."""
+        own = {name: getattr(StreamPump, name) for name in _UP_TO_DISPATCH}
+        return all(getattr(each := getattr(self, name), "__func__", each) is own[name] for name in own)
 
     def _repair_step(self, state: MessageState) -> MessageState:
         return self.engine.reception.repair(state)

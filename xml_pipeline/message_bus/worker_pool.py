@@ -97,20 +97,28 @@ class WorkerPool:
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = NEVER
 
-    def wake(self) -> None:
-        """There is work: have one worker take it. That worker wakes the next one before it suspends."""
+    def wake(self, in_any_case: bool = False) -> None:
+        """There is work: have one worker take it. That worker wakes the next one before it suspends.
+
+        Args:
+            in_any_case: not only a handler: somebody must read, even if more handlers run than may, as they do when the
+                limit was lowered, or slots that were lent were taken again.
+        """
         while self._idle:
             rest = self._idle.pop()
             if not rest.done():
                 rest.set_result(None)
                 return
-        if len(self.workers) <= self.limit and not self.closing:  # one more than handlers: it reads
+        if self.closing:
+            return
+        # One more than handlers: it reads.
+        if len(self.workers) <= self.limit or (in_any_case and self.running == len(self.workers)):
             worker = Worker()
             self.workers.add(worker)
             loop = asyncio.get_running_loop()
             # Not in the context of whoever happened to bring the work.
             worker.task = loop.create_task(self._run(worker), context=self.context.copy())
-            worker.task.add_done_callback(partial(self._ended, worker))
+            worker.task.add_done_callback(partial(self._ended, worker), context=self.context)
 
     @property
     def running(self) -> int:
@@ -139,7 +147,9 @@ class WorkerPool:
         if self._timer is not None:
             self._timer.cancel()
         self._timer_at = when
-        self._timer = asyncio.get_running_loop().call_at(when, self._sweep) if when < NEVER else None
+        # In a context without a turn, for the timer would keep its conversation.
+        loop = asyncio.get_running_loop()
+        self._timer = loop.call_at(when, self._sweep, context=self.context) if when < NEVER else None
 
     def _sweep(self) -> None:
         # The loop may call a timer up to its clock's resolution early.
@@ -188,5 +198,8 @@ class WorkerPool:
     def _ended(self, worker: Worker, task: asyncio.Task[None]) -> None:
         self._gone.discard(task)
         self.workers.discard(worker)
-        if not task.cancelled() and task.exception() is not None:
-            logger.error("a worker ended unexpectedly", exc_info=task.exception())
+        failure = None if task.cancelled() else task.exception()
+        if failure is not None:
+            logger.error("a worker ended unexpectedly", exc_info=failure)
+        if task.cancelled() or failure is not None:
+            self.wake()  # by somebody who is not of the pump; it may have been the one who was to go on
