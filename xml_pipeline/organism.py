@@ -9,7 +9,7 @@ from xml_pipeline.config import ConfigLoader, InvalidConfiguration, place_proble
 from xml_pipeline.message_bus.singleton import set_stream_pump
 from xml_pipeline.message_bus.stream_pump import StreamPump
 
-__all__ = ["attach_bridge", "bootstrap", "start_from_file"]
+__all__ = ["attach_bridge", "bootstrap", "own_mesh_url", "start_from_file"]
 
 P = TypeVar("P", bound=StreamPump)
 
@@ -52,6 +52,17 @@ def attach_bridge(pump: StreamPump, url: str | None = None, *, intake: bool = Tr
     from xml_pipeline.bridge import Bridge
 
     pump.attach(Bridge(pump, url=url, intake=intake))
+
+
+def own_mesh_url(pump: StreamPump) -> str:
+    """Where the mesh's server is that the organism has started for itself; empty if it has none.
+
+    Args:
+        pump: that runs.
+    """
+    from xml_pipeline.bridge import Bridge
+
+    return next((each.own_url for each in pump.attachments if isinstance(each, Bridge)), "")
 
 
 async def bootstrap(

@@ -9,7 +9,7 @@ import textwrap
 import pytest
 
 from tests.bridge.kit import Ask, Told, echo, organism
-from tests.mesh.kit import echo_on, spin, until_names
+from tests.mesh.kit import echo_on, spin, until, until_names
 from xml_pipeline import HandlerMetadata, HandlerResponse, StreamPump
 from xml_pipeline.bridge import Bridge, bridge
 from xml_pipeline.bridge.event_feed import EventFeed
@@ -19,6 +19,7 @@ from xml_pipeline.errors import ConfigurationError, PumpStopped
 from xml_pipeline.mesh import AgentMesh, EmbeddedServer, NotFound
 
 MODULE = """
+import asyncio
 from dataclasses import dataclass
 from xml_pipeline import HandlerResponse
 
@@ -43,6 +44,13 @@ async def take(ask, metadata):
 
 async def hand_on(ask, metadata):
     return HandlerResponse(ask, "out")
+
+go = asyncio.Event()
+
+async def hold(ask, metadata):
+    taken.append(ask.message)
+    await go.wait()
+    return HandlerResponse.respond(Told(ask.message))
 """
 
 
@@ -246,6 +254,51 @@ async def test_no_call_is_lost_by_a_reload(file, mesh):
         assert answers == [{"reply": str(number)} for number in range(200)]
 
 
+async def begun(mesh, *messages):
+    """Calls that their handler holds until it is told to go on."""
+    calls = [asyncio.create_task(mesh.call("org.hold", {"message": message}, timeout=60)) for message in messages]
+    await spin(lambda: set(messages) <= set(taken()))
+    return calls
+
+
+async def until_tagged(mesh, name, *tags):
+    await until(mesh, lambda entries: name in entries and entries[name].tags == list(tags))
+
+
+async def test_what_runs_is_finished_by_the_entry_as_it_was(file, mesh):
+    async with await StreamPump.from_yaml(file.write("expose: [{listener: hold}]\n", "[hold]")) as pump:
+        await until_names(mesh, "org.hold")
+        calls = await begun(mesh, "a", "b")
+        for tag in ("x", "y"):
+            file.write(f"expose: [{{listener: hold, tags: [{tag}]}}]\n", "[hold]")
+            assert pump.reload_config().success
+            await until_tagged(mesh, "org.hold", tag)
+            calls += await begun(mesh, tag)
+        assert not any(call.done() for call in calls)
+        go().set()
+        assert await asyncio.gather(*calls) == [{"reply": message} for message in ("a", "b", "x", "y")]
+
+
+async def test_what_runs_holds_up_no_later_reload(file, mesh):
+    async with await StreamPump.from_yaml(file.write("expose: [{listener: hold}]\n", "[hold, echo]")) as pump:
+        await until_names(mesh, "org.hold")
+        (call,) = await begun(mesh, "a")
+        for name in ("one", "two"):
+            file.write(f"expose: [{{listener: echo, as: {name}}}]\n", "[hold, echo]")
+            assert pump.reload_config().success
+            await until(mesh, lambda entries, name=name: name in entries)
+        assert not call.done()
+        go().set()
+        assert await call == {"reply": "a"}
+        await until_names(mesh, "two")
+
+
+def go():
+    import bridged_app
+
+    return bridged_app.go
+
+
 async def test_the_server_stays_the_same_until_the_next_start(file, mesh, caplog):
     pump = await StreamPump.from_yaml(file.write("expose: [{listener: echo}]\n"))
     async with pump:
@@ -330,6 +383,19 @@ async def test_changed_durable_subjects_lose_no_message(file, mesh, peer):
         js = peer.jetstream()
         load = Load(lambda number: js.publish("orders", b'{"message": "%d"}' % number))
         sections = [subjects(", max_in_flight: 2"), "subjects: []\n", subjects(""), subjects(", max_deliver: 9")]
+        sent = await reloaded_under_load(pump, file, load, sections)
+        await spin(lambda: sent <= set(taken()))
+
+
+async def test_a_durable_name_that_follows_another_subject_loses_no_message(file, mesh, peer):
+    def subjects(subscribe):
+        return f"subjects: [{{subscribe: '{subscribe}', to: take, durable: clerk, {CLASS}}}]\n"
+
+    pump = await StreamPump.from_yaml(file.write(subjects("orders.*"), BOTH))
+    async with pump:
+        js = peer.jetstream()
+        load = Load(lambda number: js.publish("orders.new", b'{"message": "%d"}' % number))
+        sections = [subjects("orders.>"), subjects("orders.new"), subjects("{message}.*"), subjects("orders.*")]
         sent = await reloaded_under_load(pump, file, load, sections)
         await spin(lambda: sent <= set(taken()))
 

@@ -13,6 +13,7 @@ from tests.bridge.kit import organism
 from tests.mesh.kit import Tap, spin
 from xml_pipeline import HandlerMetadata, HandlerResponse
 from xml_pipeline.bridge import subject_durable
+from xml_pipeline.message_bus.gateway import Gateway
 
 
 @dataclass
@@ -192,6 +193,79 @@ async def test_what_is_no_payload_is_buried_at_once(server, peer, clerk):
         assert (letter.data, letter.headers["X-Mesh-Dead-Attempts"]) == (b"{", "1")
         await until_none_is_pending(peer)
     assert clerk.taken.empty()
+
+
+async def test_what_breaks_us_is_tried_as_often_as_what_fails(server, peer, clerk, quickly, monkeypatch, caplog):
+    clerk.go.set()
+    tap = await Tap.on(peer, "mesh.dead.clerk")
+    async with taking(server.url, clerk, max_deliver=3) as pump:
+
+        async def follow(arrival):
+            if arrival.payload.number == 1:
+                raise TypeError("a mistake of ours")
+            await Gateway.follow(pump.engine.gateway, arrival)
+
+        monkeypatch.setattr(pump.engine.gateway, "follow", follow)
+        await order(peer, 1)
+        await order(peer, 2)
+        letter = await tap.next()
+        assert (letter.headers["X-Mesh-Dead-Reason"], letter.headers["X-Mesh-Dead-Attempts"]) == ("handler", "3")
+        await until_none_is_pending(peer)
+        (kept,) = pump.dead_letters.list()
+        assert "a mistake of ours" in kept.detail
+    assert clerk.done == [2]
+    assert len([each for each in caplog.records if each.exc_info]) == 3
+
+
+# -- changed entries ---------------------------------------------------------------------------------------------------
+
+
+async def follows(peer, clerk, stream, subject, number):
+    answer = json.loads((await peer.request(subject, json.dumps({"number": number}).encode())).data)
+    assert answer["stream"] == stream
+    await spin(lambda: number in clerk.done)
+    await until_none_is_pending(peer, stream)
+
+
+@pytest.mark.parametrize(
+    ("pattern", "subject"),
+    [("orders.urgent", "orders.urgent"), ("orders.*", "orders.old"), ("orders.>", "orders.a.b"), ("o.{number}", "o.x")],
+)
+async def test_the_same_name_may_follow_another_subject(server, peer, clerk, pattern, subject):
+    clerk.go.set()
+    async with taking(server.url, clerk):
+        await follows(peer, clerk, "mesh-clerk", "orders.new", 1)
+    async with taking(server.url, clerk, subscribe=pattern):
+        await follows(peer, clerk, "mesh-clerk", subject, 2)
+    async with taking(server.url, clerk):  # and back
+        await follows(peer, clerk, "mesh-clerk", "orders.new", 3)
+    assert clerk.done == [1, 2, 3]
+
+
+async def test_the_same_name_may_follow_another_subject_of_a_stream_that_is_there(server, peer, clerk):
+    clerk.go.set()
+    await peer.jetstream().add_stream(name="ORDERS", subjects=["orders.>"])
+    async with taking(server.url, clerk):
+        await follows(peer, clerk, "ORDERS", "orders.new", 1)
+    async with taking(server.url, clerk, subscribe="orders.urgent", ack_wait=7):
+        await follows(peer, clerk, "ORDERS", "orders.urgent", 2)
+        found = json.loads((await peer.request("$JS.API.CONSUMER.INFO.ORDERS.clerk", b"")).data)["config"]
+        assert (found["filter_subject"], found["ack_wait"]) == ("orders.urgent", 7_000_000_000)
+    stream = json.loads((await peer.request("$JS.API.STREAM.INFO.ORDERS", b"")).data)
+    assert stream["config"]["subjects"] == ["orders.>"]
+
+
+async def test_a_consumer_that_filters_nothing_stays_so(server, peer, clerk):
+    clerk.go.set()
+    js = peer.jetstream()
+    await js.add_stream(name="ORDERS", subjects=["orders.>"])
+    await js.add_consumer("ORDERS", durable_name="clerk", ack_policy="explicit")
+    async with taking(server.url, clerk, max_deliver=1, stream="ORDERS"):
+        await order(peer, 1)
+        await until_none_is_pending(peer, "ORDERS")
+        found = json.loads((await peer.request("$JS.API.CONSUMER.INFO.ORDERS.clerk", b"")).data)["config"]
+        assert "filter_subject" not in found
+    assert clerk.done == [1]
 
 
 # -- no echo -----------------------------------------------------------------------------------------------------------

@@ -79,7 +79,9 @@ async def test_who_speaks_is_a_mesh_object_and_never_a_listener(expose, mesh, pe
 
 
 @pytest.mark.parametrize("body", [b"", b"{", b"[]", b'{"message": 1}', b'{"message": "x", "more": 1}', b"\xff"])
-async def test_what_does_not_fit_is_refused_and_never_handled(expose, mesh, peer, body):
+async def test_what_does_not_fit_is_refused_and_never_handled_and_the_operator_is_told_why(
+    expose, mesh, peer, caplog, body
+):
     handled = []
 
     async def remember(ask: Ask, metadata: HandlerMetadata) -> None:
@@ -90,6 +92,8 @@ async def test_what_does_not_fit_is_refused_and_never_handled(expose, mesh, peer
         reply = await peer.request("mesh.agent.demo.it", body)
         assert MeshError.from_wire(reply.data).code == "invalid_input"
         assert handled == []
+        [said] = [each.getMessage() for each in caplog.records if each.name == "xml_pipeline.bridge.exposed"]
+        assert said.startswith("a request to demo.it was refused: ") and not said.endswith(": ")
 
 
 async def test_what_failed_stays_here(expose, mesh, caplog):

@@ -13,7 +13,7 @@ import pytest
 
 from xml_pipeline.cli.signals import StopSignals, Watchdog
 
-from .conftest import DEADLINE, ORGANISM
+from .conftest import DEADLINE, IMPATIENT, ORGANISM
 from .forked import ENVIRONMENT
 
 GATE = """
@@ -146,7 +146,7 @@ def test_a_handler_that_hangs_is_named_and_it_exits_1_at_the_deadline(start, org
 
 
 def test_a_handler_that_blocks_the_loop_is_named_and_it_exits_1(start, organism):
-    running = start("run", "--timeout", "0", *hang(organism, "import time; time.sleep(60)"))
+    running = start("run", "--timeout", "0", *hang(organism, "import time; time.sleep(60)"), program=IMPATIENT)
     running.wait_for("hanging")
     running.signal(signal.SIGTERM)
     assert running.end() == 1, running

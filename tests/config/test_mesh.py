@@ -49,12 +49,26 @@ SHORT = {
 WRONG = """
 url: localhost:4222
     10:8 mesh.url: ADDRESSES
+url: nats://
+    10:8 mesh.url: ADDRESSES
+url: nats://a b
+    10:8 mesh.url: ADDRESSES
+url: nats://a:99999
+    10:8 mesh.url: ADDRESSES
+url: nats://a, nats://b:x
+    10:8 mesh.url: ADDRESSES
 url: nats://a:4222, http://b
     10:8 mesh.url: ADDRESSES
 url: 5
     10:8 mesh.url: must be text, not 5
 creds: 5
     10:10 mesh.creds: must be text, not 5
+creds: gone.creds
+    10:10 mesh.creds: there is no file 'gone.creds'; paths begin at the directory of this file
+tls_ca: .
+    10:11 mesh.tls_ca: there is no file '.'; paths begin at the directory of this file
+tls_key: me.creds
+    10:12 mesh.tls_key: needs 'tls_cert', the certificate that it is the key of
 urls: local
     10:3 mesh.urls: unknown key, did you mean 'url'?
 expose: 5
@@ -376,12 +390,21 @@ trust:
 """
 
 
+@pytest.fixture(autouse=True)
+def files(organism: Organism) -> None:
+    """Those that `ALL` names."""
+    for name in ("me.creds", "ca.pem"):
+        (organism.directory / name).touch()
+
+
 def test_a_section_with_everything(organism: Organism) -> None:
     report = organism.report(LISTENERS + "".join(f"  {line}\n" for line in ALL.splitlines()))
     assert report.problems == ()
     assert report.config is not None and report.config.mesh is not None
     mesh = report.config.mesh
     assert (mesh.url, mesh.signatures, mesh.events) == ("tls://a:4222, tls://b:4222", "ignore", True)
+    assert (mesh.creds, mesh.tls_ca) == (str(organism.directory / "me.creds"), str(organism.directory / "ca.pem"))
+    assert (mesh.tls_cert, mesh.tls_key) == ("", "")
     assert [entry.name for entry in mesh.expose] == ["", "hello.greeter", "one"]
     assert [entry.listener_name for entry in mesh.agents] == ["nlp.summarizer", "second", "", "", ""]
     assert [entry.resume for entry in mesh.kv] == ["a", "", "", ""]
@@ -390,6 +413,71 @@ def test_a_section_with_everything(organism: Organism) -> None:
         entry.payload_class.__name__ for entry in (*mesh.kv, *mesh.subjects) if isinstance(entry.payload_class, type)
     }
     assert given == {"Greeting"}
+
+
+FIELDS = """
+from dataclasses import dataclass
+from pydantic import BaseModel
+
+@dataclass
+class Data:
+    text: str
+    number: int
+    maybe: "int | None"
+    real: float
+    yes: bool
+    raw: bytes
+    many: list[str]
+
+class Model(BaseModel):
+    yes: bool = False
+
+async def take(data, metadata):
+    return None
+"""
+
+
+@pytest.mark.parametrize(
+    ("cls", "field", "comes", "goes"),
+    [
+        ("Data", "text", True, True),
+        ("Data", "number", True, True),
+        ("Data", "maybe", True, True),
+        ("Data", "real", True, False),  # one without a fraction may come; how one is written, nobody says
+        ("Data", "yes", False, False),
+        ("Data", "raw", False, False),
+        ("Data", "many", False, False),
+        ("Model", "yes", False, False),
+    ],
+)
+def test_a_field_that_can_be_no_part_of_a_name(
+    organism: Organism, cls: str, field: str, comes: bool, goes: bool
+) -> None:
+    organism.module("data", FIELDS)
+    listener = f"- {{name: take, payload_class: data.{cls}, handler: data.take, description: d}}"
+    text = f"""organism: {{name: test}}
+listeners:
+{listener}
+mesh:
+  kv:
+  - {{watch: 'a.{{{field}}}', to: take, payload_class: data.{cls}}}
+  - {{put: 'b.{{{field}}}', listener: put, payload_class: data.{cls}}}
+"""
+    fault = f"{cls}.{field} can be no part of a name: that is a text, or a whole number"
+    expected = [f"6:13 mesh.kv[0].watch: {fault}"] * (not comes) + [f"7:11 mesh.kv[1].put: {fault}"] * (not goes)
+    assert organism.problems(text) == expected
+
+
+def test_the_organisms_own_listeners_are_found_by_nobody(organism: Organism) -> None:
+    def told(more: str) -> list[str]:
+        mesh = f"  expose: [{{listener: greeter}}]\n  agents:\n  - {{name: test.greeter{more}}}\n"
+        return organism.problems(LISTENERS + mesh)
+
+    assert told("") == [
+        "12:12 mesh.agents[0].name: is the organism's own listener 'greeter': that one can be called anyway; "
+        "with 'payload_class' it is called over the mesh"
+    ]
+    assert told(", payload_class: handlers.Greeting") == []
 
 
 def test_without_the_section_there_is_no_mesh(organism: Organism) -> None:
@@ -440,6 +528,17 @@ def warned(organism: Organism, kind: str, *entries: str) -> list[str]:
 
 def warnings(organism: Organism, watch: str, put: str, more: str = "") -> list[str]:
     return warned(organism, "kv", f"watch: '{watch}', to: greeter{more}", f"put: '{put}', listener: out")
+
+
+def test_files_that_a_server_of_its_own_does_not_need_are_worth_a_warning(organism: Organism) -> None:
+    def told(url: str) -> list[str]:
+        report = organism.report(LISTENERS + f"  {url}\n  creds: me.creds\n  tls_ca: {organism.directory / 'ca.pem'}\n")
+        assert report.problems == ()
+        return [str(warning).removeprefix(f"{organism.file}:") for warning in report.warnings]
+
+    text = "is for a server that is not 'local': say 'url', or 'run --mesh'"
+    assert told("url: local") == [f"11:10 mesh.creds: {text}", f"12:11 mesh.tls_ca: {text}"]
+    assert told("url: tls://a") == []
 
 
 def test_a_put_that_the_same_organism_watches_is_worth_a_warning(organism: Organism) -> None:

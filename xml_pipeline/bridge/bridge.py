@@ -43,6 +43,7 @@ __all__ = ["Bridge"]
 
 logger = logging.getLogger(__name__)
 
+_OWN = "local"
 _SERVER = ("url", "creds", "tls_cert", "tls_key", "tls_ca")
 
 
@@ -69,6 +70,7 @@ class Bridge:
         self._parts: list[tuple[Entry, Part]] = []
         self._closing = AsyncExitStack()
         self._mesh: AgentMesh | None = None
+        self._is_own = False
         self._turn = asyncio.Lock()
         self._changing: set[asyncio.Task[None]] = set()
         self._leaving: list[Part] = []
@@ -95,6 +97,11 @@ class Bridge:
         if self._mesh is None:
             raise RuntimeError("the bridge is not open: start the pump first")
         return self._mesh
+
+    @property
+    def own_url(self) -> str:
+        """Where the server is that was started for this organism alone; empty if there is none."""
+        return self._mesh.url if self._mesh is not None and self._is_own else ""
 
     # -- what the configuration means
 
@@ -153,12 +160,13 @@ class Bridge:
                 return
             # First what is new: where it takes the place of what is gone, nothing falls between them.
             results = await asyncio.gather(*(self._started(part, mesh) for part in new), return_exceptions=True)
-            results += await asyncio.gather(*(part.stop(_FAREWELL) for part in gone), return_exceptions=True)
-            self._leaving = [part for part in self._leaving if part not in gone]
             results += await asyncio.gather(*(part.refresh() for _, part in self._parts), return_exceptions=True)
-            for result in results:
-                if isinstance(result, Exception):
-                    logger.error("reload: a change of the mesh section failed", exc_info=result)
+        # What is still at work at the end of what is gone holds up no later reload.
+        results += await asyncio.gather(*(part.stop(_FAREWELL) for part in gone), return_exceptions=True)
+        self._leaving = [part for part in self._leaving if part not in gone]
+        for result in results:
+            if isinstance(result, Exception):
+                logger.error("reload: a change of the mesh section failed", exc_info=result)
 
     async def _started(self, part: Part, mesh: AgentMesh) -> None:
         """Start what is new. What cannot start now, e.g. because the connection is away, is started later."""
@@ -189,9 +197,9 @@ class Bridge:
         Raises:
             ConfigurationError: there is no server, or it does not let the organism do what is configured.
         """
-        config = self._config
-        url = self._url or config.url
+        url = self._url or self._config.url
         try:
+            self._is_own = url == _OWN
             mesh = await self._enter(url)
             self._mesh = mesh
             self._border.memory.use(mesh)
@@ -202,7 +210,7 @@ class Bridge:
             raise ConfigurationError(f"mesh: {error}") from error
 
     async def _enter(self, url: str) -> AgentMesh:
-        if url == "local":
+        if self._is_own:
             return await self._closing.enter_async_context(AgentMesh.local())
         config = self._config
         mesh = AgentMesh(

@@ -7,6 +7,7 @@ that is an async generator. Where the queues are full, the caller is told at onc
 
 from __future__ import annotations
 
+import logging
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
 from typing import TYPE_CHECKING, Any, Final
@@ -14,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 from third_party.xmlable import Codec
 from xml_pipeline.bridge.failures import to_mesh
 from xml_pipeline.bridge.forms import JsonForm
-from xml_pipeline.errors import PipelineError, RoutingError
+from xml_pipeline.errors import PipelineError, RoutingError, ValidationError
 from xml_pipeline.mesh import AgentContract, AgentSpec, MeshError, NotAvailable
 from xml_pipeline.mesh.agent import Agent
 from xml_pipeline.mesh.raw import RawRequest, raw_agent
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
     from xml_pipeline.message_bus.listener import Listener
 
 __all__ = ["Exposed"]
+
+logger = logging.getLogger(__name__)
 
 _FAREWELL: Final = 30.0
 """Seconds that calls have to end when their listener is taken away."""
@@ -151,6 +154,9 @@ class Exposed:
     def _refusal(self, error: PipelineError) -> MeshError:
         if isinstance(error, RoutingError) and self._find(self.entry.listener) is None:
             return NotAvailable(agent=self.name)  # a reload has taken the listener away
+        if isinstance(error, ValidationError) and error.step == "mesh":
+            # It never became a message, so nothing else tells of it; and the caller is not told why.
+            logger.warning("a request to %s was refused: %.300s", self.name, error.detail)
         return to_mesh(error)
 
 

@@ -8,6 +8,7 @@ stands for the bare value, which may be a number, a list or anything else, and w
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from types import MappingProxyType
@@ -31,6 +32,8 @@ ENVELOPE_KEY: Final = "x-xml-envelope"
 """Where it says that the same values are taken in an envelope, too: the envelope's namespace."""
 _DEFINITIONS: Final = "$defs"
 _ELEMENT: Final = "{http://www.w3.org/2001/XMLSchema}element"
+_WHOLE: Final = re.compile(r"-?[0-9]{1,4000}", re.ASCII)
+"""A whole number; Python reads none of more than 4,300 digits."""
 
 
 class JsonForm:
@@ -182,10 +185,14 @@ def _names(codec: Codec[Any]) -> list[str]:
 
 
 def _as_said(value: str, schema: dict[str, Any]) -> Any:
-    """Part of a key as the field wants it."""
-    if schema.get("type") == "integer" and value.lstrip("-").isdecimal():
-        return int(value)
-    return value
+    """Part of a key as the field wants it: a text, or a whole number where that, and no text, fits. Never raises."""
+    kinds = schema.get("anyOf", [schema])
+    is_text = any(each.get("type") == "string" or value in each.get("enum", ()) for each in kinds)
+    if is_text or _WHOLE.fullmatch(value) is None:
+        return value
+    number = int(value)
+    is_number = any(each.get("type") in ("integer", "number") or number in each.get("enum", ()) for each in kinds)
+    return number if is_number else value
 
 
 def _is_value(codec: Codec[Any]) -> bool:

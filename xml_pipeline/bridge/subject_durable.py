@@ -19,7 +19,7 @@ from xml_pipeline.bridge.forms import JsonForm
 from xml_pipeline.bridge.kept import keep
 from xml_pipeline.bridge.senders import claimed_by, sender_of
 from xml_pipeline.bridge.templates import Template
-from xml_pipeline.errors import PipelineError, PumpStopped, ValidationError
+from xml_pipeline.errors import HandlerError, PipelineError, PumpStopped, ValidationError
 from xml_pipeline.mesh import MeshError
 from xml_pipeline.mesh import headers as h
 from xml_pipeline.mesh.durable import Delivery, Durable
@@ -122,8 +122,11 @@ class SubjectDurable:
     async def _handle(self, delivery: Delivery) -> None:
         try:
             await self._deliver(delivery)
+        except Exception as error:
+            logger.exception("mesh: a message of %s", self.entry.subscribe)
+            await self._try_again(delivery, HandlerError(f"it cannot be handled: {error!r}", step="mesh"))
         except BaseException:
-            delivery.again()  # the pump stops, or something is wrong with us: another one may handle it
+            delivery.again()  # the pump stops: another one may handle it
             raise
 
     async def _deliver(self, delivery: Delivery) -> None:
@@ -132,6 +135,9 @@ class SubjectDurable:
             await delivery.done()  # it would come round for ever
             return
         values = self._template.values(message.subject)
+        if values is None and delivery.times <= self.entry.max_deliver:
+            delivery.again(_FIRST_DELAY)  # a reload has changed the subject: it is for the entry as it is now
+            return
         try:
             payload = self._form.read(message.data, values or {})
         except ValidationError as error:
@@ -144,16 +150,18 @@ class SubjectDurable:
         except PumpStopped:
             delivery.again()
         except PipelineError as error:
-            if delivery.times >= self.entry.max_deliver:
-                await self._bury(delivery, error)
-            else:
-                delay = min(_LONGEST_DELAY, _FIRST_DELAY * 2 ** (delivery.times - 1))
-                logger.warning(
-                    "mesh: %s, attempt %d, again in %s s: %s", message.subject, delivery.times, delay, error.detail
-                )
-                delivery.again(delay)
+            await self._try_again(delivery, error)
         else:
             await delivery.done()
+
+    async def _try_again(self, delivery: Delivery, error: PipelineError) -> None:
+        if delivery.times >= self.entry.max_deliver:
+            await self._bury(delivery, error)
+            return
+        delay = min(_LONGEST_DELAY, _FIRST_DELAY * 2 ** (delivery.times - 1))
+        subject = delivery.message.subject
+        logger.warning("mesh: %s, attempt %d, again in %s s: %s", subject, delivery.times, delay, error.detail)
+        delivery.again(delay)
 
     async def _bury(self, delivery: Delivery, error: PipelineError) -> None:
         """Nobody will handle it any more: keep it where somebody can look at it, then give it up."""

@@ -83,13 +83,18 @@ class Server:
         return self._report(report)
 
     def _greet(self) -> None:
+        from xml_pipeline.organism import own_mesh_url
+
         config = self._pump.config
         users = [listener for listener in self._pump.listeners.values() if not listener.is_system]
         loop = type(asyncio.get_running_loop()).__module__.partition(".")[0]
         say(
-            f"organism {config.name!r} is running: {len(users)} listeners from {self._path} ({loop}); Ctrl-C stops it",
+            f"organism {config.name!r} is running: {counted(len(users), 'listener')} from {self._path} ({loop}); "
+            "Ctrl-C stops it",
             style="bold",
         )
+        if config.mesh is not None and (url := own_mesh_url(self._pump)):
+            say(f"its mesh is at {url} as long as it runs")  # nobody could know the port
 
     async def _send_first(self) -> None:
         from xml_pipeline.cli.conversation import converse

@@ -81,6 +81,11 @@ class Importer:
         self._broken: dict[str, str] = {}
         self._told: set[str] = set()
 
+    @property
+    def directory(self) -> Path:
+        """Where paths of files begin: the organism file's directory, or the current one."""
+        return self._directory or Path()
+
     def resolve(self, path: str) -> Any:
         """See `resolve`."""
         if path in self._faults:

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Annotated, Any, Final, Literal
+from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, ConfigDict, Field, PlainValidator, model_validator
 from pydantic.config import JsonDict
@@ -29,6 +31,7 @@ from xml_pipeline.config.paths import import_path_fault
 from xml_pipeline.config.problems import InvalidConfiguration, KeyPath, Problem, quoted
 
 __all__ = [
+    "FILES",
     "ExposeConfig",
     "KVConfig",
     "MeshAgentConfig",
@@ -39,12 +42,16 @@ __all__ = [
     "fields_in",
     "pattern_matches",
     "with_classes",
+    "with_files",
 ]
 
 _SEGMENT: Final = re.compile(r"[a-zA-Z0-9_-]+")
 _FIELD: Final = re.compile(r"\{([^\W\d]\w*)\}")
 _DEAD: Final = "mesh.dead."
-_SCHEMES: Final = ("nats://", "tls://", "ws://", "wss://")
+_SCHEMES: Final = ("nats", "tls", "ws", "wss")
+_HOST: Final = re.compile(r"[^\s\"'<>\\/?#]+/?")
+FILES: Final = ("creds", "tls_cert", "tls_key", "tls_ca")
+"""Keys of the section that name files."""
 
 
 def agent_name_fault(name: str, *, wildcards: bool = False, fields: bool = False) -> str | None:
@@ -111,10 +118,22 @@ def _class(value: Any) -> type | str | None:
 
 
 def _url(value: str) -> str:
-    if value != "local" and not all(part.strip().startswith(_SCHEMES) for part in value.split(",")):
+    if value != "local" and not all(_is_address(part.strip()) for part in value.split(",")):
         # Not quoted: an address may hold a password.
         raise ValueError("must be 'local', or addresses like nats://host:4222 or tls://host:4222, separated by commas")
     return str(value)
+
+
+def _is_address(text: str) -> bool:
+    """Whether one could connect there: the mesh takes no others."""
+    scheme, found, rest = text.partition("://")
+    if not found or scheme not in _SCHEMES or _HOST.fullmatch(rest) is None:
+        return False
+    try:
+        parts = urlsplit(text)
+        return bool(parts.hostname) and (parts.port is None or parts.port > 0)
+    except ValueError:
+        return False
 
 
 def _public_key(value: str) -> str:
@@ -379,6 +398,14 @@ class MeshConfig(ConfigModel):
     )
     events: Flag = Field(default=False, description="Put the pump's events on the mesh.")
 
+    @model_validator(mode="after")
+    def _key_of_a_certificate(self) -> MeshConfig:
+        if self.tls_key and not self.tls_cert:
+            raise InvalidConfiguration(
+                [Problem("needs 'tls_cert', the certificate that it is the key of", ("tls_key",))]
+            )
+        return self
+
     def class_paths(self) -> Iterator[tuple[KeyPath, str]]:
         """Where a class is named by its import path, and that path."""
         for key in ("agents", "kv", "subjects"):
@@ -420,6 +447,22 @@ def with_classes(mesh: MeshConfig, classes: Mapping[KeyPath, type]) -> MeshConfi
         entries = lists.setdefault(str(key), list(getattr(mesh, str(key))))
         entries[int(index)] = entries[int(index)].model_copy(update={str(name): cls})
     return mesh.model_copy(update=lists)
+
+
+def with_files(mesh: MeshConfig, directory: Path) -> tuple[MeshConfig, list[Problem]]:
+    """A copy whose files are found from everywhere, and those that are not there.
+
+    Args:
+        mesh: stays as it is.
+        directory: where paths begin that are not absolute: that of the organism's file.
+    """
+    paths = {key: directory / said for key in FILES if (said := getattr(mesh, key))}
+    problems = [
+        Problem(f"there is no file {quoted(getattr(mesh, key))}; paths begin at the directory of this file", (key,))
+        for key, path in paths.items()
+        if not path.is_file()
+    ]
+    return mesh.model_copy(update={key: str(path) for key, path in paths.items()}), problems
 
 
 def _one_direction(entry: KVConfig | SubjectConfig, inward: Sequence[str], outward: Sequence[str]) -> None:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass
-from typing import Any, Final
+from typing import Any, Final, get_origin, get_type_hints
 
 from xml_pipeline.config.base import ConfigModel
 from xml_pipeline.config.crosscheck import ListenerFacts
 from xml_pipeline.config.mesh import (
+    FILES,
     ExposeConfig,
     KVConfig,
     MeshAgentConfig,
@@ -25,6 +26,8 @@ __all__ = ["MeshNames", "check_mesh", "mesh_warnings", "python_names"]
 
 _LISTS: Final = ("agents", "kv", "subjects")
 _RENAMED: Final[dict[str, type[ConfigModel]]] = {"expose": ExposeConfig, "agents": MeshAgentConfig}
+_OUTWARD: Final = ("put", "publish")
+_NO_SEGMENTS: Final = (bool, bytes, list, dict, set, frozenset, tuple)
 _TEMPLATES: Final = {"kv": ("watch", "put"), "subjects": ("subscribe", "publish")}
 
 
@@ -89,8 +92,14 @@ def check_mesh(
 
 def mesh_warnings(mesh: MeshConfig) -> list[Problem]:
     """What may be meant as it is, with paths that begin at the section."""
+    unused = [
+        Problem("is for a server that is not 'local': say 'url', or 'run --mesh'", (key,))
+        for key in FILES
+        if mesh.url == "local" and getattr(mesh, key)
+    ]
     puts = [(f"kv[{index}] puts", entry.put) for index, entry in enumerate(mesh.kv) if entry.put]
-    return _echoes("kv", "watch", mesh.kv, puts) + _echoes("subjects", "subscribe", mesh.subjects, list(_sent(mesh)))
+    echoes = _echoes("kv", "watch", mesh.kv, puts)
+    return unused + echoes + _echoes("subjects", "subscribe", mesh.subjects, list(_sent(mesh)))
 
 
 def _sent(mesh: MeshConfig) -> Iterator[tuple[str, str]]:
@@ -182,7 +191,16 @@ def _exposed(mesh: MeshConfig, organism: str) -> list[Problem]:
         other = first.setdefault(name, index)
         if other != index:
             problems.append(Problem(f"the name {quoted(name)} is that of expose[{other}] too", path))
-    return problems
+    own = {name: mesh.expose[index].listener for name, index in first.items()}
+    return problems + [
+        Problem(
+            f"is the organism's own listener {quoted(own[entry.name])}: that one can be called anyway; "
+            "with 'payload_class' it is called over the mesh",
+            ("agents", index, "name"),
+        )
+        for index, entry in enumerate(mesh.agents)
+        if entry.name in own and entry.payload_class is None
+    ]
 
 
 def _cursors(mesh: MeshConfig) -> list[Problem]:
@@ -258,21 +276,38 @@ def _classes(mesh: MeshConfig, listeners: Mapping[str, ListenerFacts]) -> list[P
 
 
 def _fields(mesh: MeshConfig) -> list[Problem]:
-    """What a template names must be a field of the class, once that is imported."""
+    """What a template names must be a field of the class, once that is imported, and one that a segment can be."""
     return [
-        Problem(f"{entry.payload_class.__name__} has no field {quoted(name)}", (kind, index, key))
+        Problem(fault, (kind, index, key))
         for kind, keys in _TEMPLATES.items()
         for index, entry in enumerate(getattr(mesh, kind))
         for key in keys
         for name in fields_in(getattr(entry, key))
-        if isinstance(entry.payload_class, type) and name not in _field_names(entry.payload_class)
+        if isinstance(entry.payload_class, type)
+        for fault in _field_faults(entry.payload_class, name, goes=key in _OUTWARD)
     ]
+
+
+def _field_faults(cls: type, name: str, *, goes: bool) -> list[str]:
+    if name not in _field_names(cls):
+        return [f"{cls.__name__} has no field {quoted(name)}"]
+    kind = _field_types(cls).get(name)
+    if kind in _NO_SEGMENTS or get_origin(kind) in _NO_SEGMENTS or (goes and kind is float):
+        return [f"{cls.__name__}.{name} can be no part of a name: that is a text, or a whole number"]
+    return []
 
 
 def _field_names(cls: type) -> set[str]:
     if is_dataclass(cls):
         return {each.name for each in fields(cls)}
     return set(getattr(cls, "model_fields", ()))
+
+
+def _field_types(cls: type) -> dict[str, Any]:
+    try:
+        return get_type_hints(cls)
+    except Exception:  # whatever stands there: whether it is a payload class is looked at elsewhere
+        return {}
 
 
 def _accepts(classes: Sequence[object], cls: type | str) -> bool:

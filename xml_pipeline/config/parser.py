@@ -21,7 +21,7 @@ from xml_pipeline.config.imports import Importer
 from xml_pipeline.config.interpolation import reread
 from xml_pipeline.config.limits import LimitFields
 from xml_pipeline.config.llm import LLMConfig, LLMFields, name_problems
-from xml_pipeline.config.mesh import MeshConfig, with_classes
+from xml_pipeline.config.mesh import MeshConfig, with_classes, with_files
 from xml_pipeline.config.mesh_rules import MeshNames, check_mesh, mesh_warnings, python_names
 from xml_pipeline.config.model import ListenerConfig, OrganismConfig
 from xml_pipeline.config.names import BUILTIN_NAMES
@@ -101,13 +101,14 @@ def parse_document(
 
 
 def _mesh(document: OrganismDocument | None, importer: Importer | None, parsed: Parsed) -> MeshConfig | None:
-    """The section with its classes imported."""
+    """The section with its classes imported, and its files found."""
     mesh = None if document is None else document.mesh
     if mesh is None or importer is None:
         return mesh
     classes, problems = import_classes(mesh.class_paths(), importer)
-    parsed.problems += [problem.under(("mesh",)) for problem in problems]
-    return with_classes(mesh, classes)
+    mesh, missing_files = with_files(with_classes(mesh, classes), importer.directory)
+    parsed.problems += [problem.under(("mesh",)) for problem in (*problems, *missing_files)]
+    return mesh
 
 
 def _check_mesh(

@@ -47,6 +47,7 @@ _FIRST_PAUSE: Final = 0.05
 _LONGEST_PAUSE: Final = 2.0
 _NOTHING_YET: Final = ("404", "408", "409")
 _IS_THERE: Final = 10148  # the consumer was made by somebody who said something else about it
+_CHANGING: Final = ("filter_subject", "ack_wait")  # what may be another than when it was made
 
 _DONE: Final = b"+ACK"
 _AT_WORK: Final = b"+WPI"
@@ -206,23 +207,45 @@ class Durable:
             "max_deliver": -1,
             "replay_policy": "instant",
         }
-        creation = {"stream_name": self._stream, "config": config, "action": "create"}
+        place = f"{self._stream}.{self._name}"
         try:
-            await self._jetstream.api(f"CONSUMER.CREATE.{self._stream}.{self._name}", creation)
+            await self._jetstream.api(f"CONSUMER.CREATE.{place}", self._creation(config, "create"))
         except StorageError as error:
             if error.details.get("err_code") != _IS_THERE:
                 raise
+            found = (await self._jetstream.api(f"CONSUMER.INFO.{place}"))["config"]
+            changing = ("filter_subject",) if found.get("backoff") else _CHANGING  # that goes before `ack_wait`
+            await self._change(found, {key: config[key] for key in changing if found.get(key)})
+
+    def _creation(self, config: dict[str, Any], action: str) -> dict[str, Any]:
+        return {"stream_name": self._stream, "config": config, "action": action}
+
+    async def _change(self, found: dict[str, Any], wanted: dict[str, Any]) -> None:
+        """Have a consumer that was made for something else give what is wanted now. One that filters nothing, or in
+        another way, was made by somebody who knows, and stays so."""
+        if all(found[key] == value for key, value in wanted.items()):
+            return
+        before = found.get("filter_subject")
+        if before and before != self._subject:
+            _log.warning("the consumer %s of %s gave %s; now %s", self._name, self._stream, before, self._subject)
+        changed = self._creation({**found, **wanted}, "update")
+        await self._jetstream.api(f"CONSUMER.CREATE.{self._stream}.{self._name}", changed)
 
     async def _find_stream(self) -> str:
         """The stream that keeps the subject; one that keeps each message until all consumers have handled it is made
         if there is none."""
-        found = await self._jetstream.api("STREAM.NAMES", {"subject": self._subject})
-        names = found.get("streams") or []
-        if names:
-            return str(names[0])
         name = f"mesh-{self._name}"
+        found = await self._jetstream.api("STREAM.NAMES", {"subject": self._subject})
+        names = found.get("streams") or [name]
+        if names != [name]:
+            return str(names[0])
         config = {"subjects": [self._subject], "retention": "interest", "storage": "file"}
-        await self._jetstream.bind_or_create(name, config)
+        made = (await self._jetstream.bind_or_create(name, config))["config"]
+        kept = made.get("subjects") or []
+        if not any(_holds(each, self._subject) for each in kept):
+            # It was made for another subject, which others may still need.
+            subjects = [each for each in kept if not _holds(self._subject, each)] + [self._subject]
+            await self._jetstream.api(f"STREAM.UPDATE.{name}", {**made, "subjects": subjects})
         return name
 
     async def _read(self) -> None:
@@ -357,3 +380,14 @@ def _place_of(reply: str) -> str:
     """The message's number in the stream, as text."""
     numbers = Delivered.of(reply)
     return "" if numbers is None else str(numbers.revision)
+
+
+def _holds(wide: str, narrow: str) -> bool:
+    """Whether all that one pattern of subjects fits, another one fits, too."""
+    ours, theirs = wide.split("."), narrow.split(".")
+    for index, token in enumerate(ours):
+        if token == ">":
+            return len(theirs) > index
+        if index >= len(theirs) or theirs[index] == ">" or token not in ("*", theirs[index]):
+            return False
+    return len(ours) == len(theirs)

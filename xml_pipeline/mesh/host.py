@@ -24,6 +24,8 @@ __all__ = ["Host"]
 
 # What an agent may take for what it is at when another one of its name takes its place.
 _LONGEST_EVENT = 1.0
+# The same for requests, which have deadlines of their own, and callers that wait for them.
+_LONGEST_REQUEST = 3600.0
 
 
 class Host:
@@ -47,6 +49,7 @@ class Host:
         self._services: dict[str, Service] = {}
         self._leaving: dict[Service, None] = {}  # out of their groups, and with requests that they have still
         self._emitters: dict[str, Emitter] = {}
+        self._retiring: set[asyncio.Task[None]] = set()
         self._cancels: Subscription | None = None
 
     @property
@@ -66,7 +69,7 @@ class Host:
             MeshError: there is no connection.
         """
         log = self._journal.log(agent.name)
-        earlier = (self._services.get(agent.name), self._emitters.pop(agent.name, None))
+        before, emitter_before = self._services.get(agent.name), self._emitters.pop(agent.name, None)
         if agent.handler.shape.invocable:
             if self._cancels is None:
                 self._cancels = await self._link.subscribe(CANCELS + "*", self._cancelled)
@@ -81,10 +84,22 @@ class Host:
                 self._emitters[agent.name] = emitter
         await self._reactions.start(agent, _LONGEST_EVENT)
         log.activated()
-        for one in earlier:
-            if one is not None:
-                await one.stop(_LONGEST_EVENT)
+        if emitter_before is not None:
+            await emitter_before.stop(_LONGEST_EVENT)
+        if before is not None:
+            await self._retire(before)
         await self._micro.offer(agent, self._services.get(agent.name))
+
+    async def _retire(self, service: Service) -> None:
+        """Another one has its place. What it has taken it finishes: who waits for that knows nothing of a change."""
+        self._leaving[service] = None
+        try:
+            await service.leave(_LONGEST_EVENT)
+        finally:
+            task = asyncio.create_task(service.stop(_LONGEST_REQUEST))
+            self._retiring.add(task)
+            task.add_done_callback(self._retiring.discard)
+            task.add_done_callback(lambda _: self._leaving.pop(service, None))
 
     async def confirm(self, names: Iterable[str]) -> None:
         """Hear what the server says about agents that were activated.
@@ -108,8 +123,10 @@ class Host:
         if name not in self.names:
             return
         # Whoever activates it from now on, before all of this is done, begins anew.
+        retiring = [each for each in self._leaving if each.agent.name == name]
         service, emitter = self._services.pop(name, None), self._emitters.pop(name, None)
         ending = [self._micro.withdraw(name), self._reactions.stop(name, timeout)]
+        ending += [each.stop(timeout) for each in retiring]
         if emitter is not None:
             ending.append(emitter.stop(timeout))
         if service is not None:
@@ -141,6 +158,9 @@ class Host:
         left = max(0.0, deadline - loop.time())
         leaving = [service.stop(left) for service in self._leaving]
         await asyncio.gather(*leaving, *(self.deactivate(name, left) for name in list(self._services)))
+        for task in self._retiring:
+            task.cancel()  # all that it could wait for is over, or does not end
+        await asyncio.gather(*self._retiring, return_exceptions=True)
         cancels, self._cancels = self._cancels, None
         if cancels is not None:
             await cancels.close()

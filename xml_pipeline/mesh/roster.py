@@ -65,8 +65,13 @@ class Roster:
             gate = parts.gates.gate(name)
             if gate is not None:
                 await gate.stop()
-            await parts.host.deactivate(name, timeout)
-            await parts.membership.withdraw({name}, _FAREWELL)
+            ending = asyncio.ensure_future(parts.host.deactivate(name, timeout))
+            await asyncio.sleep(0)  # it has begun: whoever takes the name now begins anew
+        # What it has may take long. Meanwhile others come and go, and maybe one of its name.
+        await ending
+        async with self._turn:
+            if name not in self.agents:
+                await parts.membership.withdraw({name}, _FAREWELL)
 
     def attach(self, parts: Parts) -> None:
         """The mesh object is connected: all agents are to be served."""

@@ -116,12 +116,8 @@ class Service:
         Args:
             timeout: in seconds.
         """
-        loop = asyncio.get_running_loop()
-        deadline = loop.time() + timeout
-        if self._subscription is not None:
-            # The server has sent requests that are still on the way; after draining, all of them have arrived.
-            await self._subscription.drain(max(_FAREWELL, timeout))
-            self._subscription = None
+        deadline = asyncio.get_running_loop().time() + timeout
+        await self.leave(timeout)
         try:
             async with asyncio.timeout_at(deadline):
                 await self._idle.wait()
@@ -133,6 +129,17 @@ class Service:
             if stubborn:
                 _log.warning("%d handlers of %s do not end when they are cancelled", len(stubborn), self.agent.name)
         self._deadlines.close()
+
+    async def leave(self, timeout: float) -> None:
+        """Leave the group: what was taken is handled, and nothing new comes. `stop` does it too.
+
+        Args:
+            timeout: in seconds.
+        """
+        if self._subscription is not None:
+            # The server has sent requests that are still on the way; after draining, all of them have arrived.
+            await self._subscription.drain(max(_FAREWELL, timeout))
+            self._subscription = None
 
     def cancel_all(self, reason: CallCancelled) -> None:
         """Give up everything that runs or waits."""
