@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import signal
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
@@ -18,6 +19,12 @@ if TYPE_CHECKING:
 # A machine that is busy is no reason to fail.
 settings.register_profile("suite", deadline=None, max_examples=examples(60))
 settings.load_profile("suite")
+
+
+def pytest_configure() -> None:
+    """Have Ctrl-C, which tests send to commands, heard by them: what a shell starts in the background ignores it."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 # Thousands of tests and modules are there to the end. Each look at them by the garbage collector takes half a second,

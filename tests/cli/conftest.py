@@ -19,16 +19,29 @@ DEADLINE = 30.0
 """Seconds after which a test gives up; nothing here takes so long, unless the machine is very busy."""
 
 
+IMPATIENT = """
+import sys
+from xml_pipeline.cli import server, signals
+from xml_pipeline.cli.main import main
+from xml_pipeline.message_bus import worker_pool
+
+signals.GRACE = server.GRACE = worker_pool.GRACE = 0.3
+sys.exit(main())
+"""
+"""The command, but where it gives the event loop, or a cancelled handler, seconds to come back, it gives them less."""
+
+
 class Running:
     """A command that goes on."""
 
-    def __init__(self, zygote: Zygote, cwd: Path, args: tuple[str, ...], env: dict[str, str]) -> None:
+    def __init__(self, zygote: Zygote, cwd: Path, args: tuple[str, ...], env: dict[str, str], program: str) -> None:
         self.args = args
         self.out: list[str] = []
         self.err: list[str] = []
         self._news: queue.SimpleQueue[None] = queue.SimpleQueue()
         pipes = [os.pipe(), os.pipe()]
-        self.process = zygote.start(cwd, args, env, None, *(writer for _, writer in pipes))
+        (_, out), (_, err) = pipes
+        self.process = zygote.start(cwd, args, env, None, out, err, program)
         for _, writer in pipes:
             os.close(writer)
         self._threads = [
@@ -93,8 +106,14 @@ class Running:
 def cli(zygote: Zygote, tmp_path: Path) -> Callable[..., Result]:
     """Run a command in the test's directory, and wait for its end."""
 
-    def run(*args: str, stdin: bytes = b"", cwd: Path = tmp_path, env: dict[str, str] | None = None) -> Result:
-        return zygote.run(cwd, args, stdin, env or {})
+    def run(
+        *args: str,
+        stdin: bytes = b"",
+        cwd: Path = tmp_path,
+        env: dict[str, str] | None = None,
+        program: str = "",
+    ) -> Result:
+        return zygote.run(cwd, args, stdin, env or {}, program)
 
     return run
 
@@ -104,8 +123,8 @@ def start(zygote: Zygote, tmp_path: Path) -> Iterator[Callable[..., Running]]:
     """Start a command in the test's directory; it is killed after the test, if it has not ended."""
     started: list[Running] = []
 
-    def begin(*args: str, cwd: Path = tmp_path, env: dict[str, str] | None = None) -> Running:
-        started.append(Running(zygote, cwd, args, env or {}))
+    def begin(*args: str, cwd: Path = tmp_path, env: dict[str, str] | None = None, program: str = "") -> Running:
+        started.append(Running(zygote, cwd, args, env or {}, program))
         return started[-1]
 
     yield begin

@@ -14,6 +14,7 @@ import sys
 import pytest
 from lxml import etree
 
+from .conftest import IMPATIENT
 from .forked import ENVIRONMENT
 
 CORE = "{https://xml-pipeline.org/ns/core/v1}"
@@ -211,7 +212,7 @@ def blocked(start, organism):
         text = (organism / "handlers.py").read_text()
         block = "print('blocking', flush=True); __import__('time').sleep(100)"
         (organism / "handlers.py").write_text(text.replace("await asyncio.Event().wait()", block))
-        running = start("send", "echo", '{"text": "hang"}', *options)
+        running = start("send", "echo", '{"text": "hang"}', *options, program=IMPATIENT)
         running.wait_for("blocking")
         return running
 
@@ -257,7 +258,7 @@ def test_a_handler_that_does_not_end_does_not_hold_the_command(cli, organism):
                 except asyncio.CancelledError:
                     pass"""
     (organism / "handlers.py").write_text(text.replace("            await asyncio.Event().wait()", stubborn))
-    line = cli("send", "echo", '{"text": "hang"}', "--timeout", "0.1").complaint(124)
+    line = cli("send", "echo", '{"text": "hang"}', "--timeout", "0.1", program=IMPATIENT).complaint(124)
     assert line.startswith("error: timeout: ")
 
 

@@ -1,8 +1,10 @@
 """Runs commands in processes of their own, without each having to import everything: it has imported, and forks.
 
 Its argument is the number of a socket. What comes there is a line of JSON for each command, ``{"args": [...],
-"cwd": ..., "env": {...}}``, with four files: the command's input, output and errors, and a pipe. Into that are written
-two lines: the process id when it has begun, and the exit code when it has ended, negative for signals.
+"cwd": ..., "env": {...}, "program": ..., "at_once": ...}``, with four files: the command's input, output and errors,
+and a pipe. Into that are written two lines: the process id when it has begun, and the exit code when it has ended,
+negative for signals. If there is the text of a program, that is run instead of ``xml-pipeline``. If it is to end at
+once, it is spared the farewell of an interpreter, which takes as long as many commands.
 """
 
 from __future__ import annotations
@@ -85,9 +87,17 @@ def _become(job: Job, streams: list[int]) -> int:
     os.environ.update(job["env"])
     os.chdir(job["cwd"])
     sys.path[0] = job["cwd"]
-    sys.argv = ["xml-pipeline", *job["args"]]
+    sys.argv = ["-c" if job["program"] else "xml-pipeline", *job["args"]]
+    if job["program"]:
+        exec(compile(job["program"], "<program>", "exec"), {"__name__": "__main__"})
+        return 0
     sys.orig_argv = [sys.executable, "-m", "xml_pipeline.cli", *job["args"]]  # by which it starts itself again
-    return main()
+    code = main()
+    if job["at_once"]:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+    return code
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ from tests.cli.forked import Forked, Result, Zygote
 from xml_pipeline.mesh import AgentMesh
 from xml_pipeline.mesh.inbound import Inbound
 
-__all__ = ["Commands", "Following", "commands", "subscribed"]
+__all__ = ["Commands", "Following", "Output", "commands", "subscribed"]
 
 
 class Following:
@@ -76,9 +76,9 @@ class Following:
         """Send it a signal, and wait; its exit code, and what else it printed."""
         if number is not None:
             self.process.send_signal(number)
-        out = b"" if self._out is None else await self._out.rest()
-        err = await self._err.rest()
-        return await self.process.ended(), out, err
+        outputs = [self._err] if self._out is None else [self._out, self._err]
+        *out, err = await asyncio.gather(*(output.rest() for output in outputs))
+        return await self.process.ended(), b"".join(out), err
 
     async def end(self, number: int | None = signal.SIGINT) -> tuple[int, str, str]:
         """The same, as text; without a number, it must end by itself."""
@@ -88,7 +88,10 @@ class Following:
     async def close(self) -> None:
         """End it at once, if it has not ended."""
         self.process.kill()
-        await self.rest()
+        await self.process.ended()
+        for output in (self._out, self._err):
+            if output is not None:
+                output.close()
 
 
 class Output:
@@ -107,9 +110,11 @@ class Output:
 
     async def rest(self) -> bytes:
         """What else comes."""
-        rest = await self.reader.read()
+        return await self.reader.read()
+
+    def close(self) -> None:
+        """Read no more."""
         self._transport.close()
-        return rest
 
 
 class Commands:

@@ -1,7 +1,10 @@
 from __future__ import annotations
 
+import functools
+
 import pytest
 
+from tests.mesh.hosting import hosting as hosting_from
 from tests.mesh.kit import plain_peer
 from xml_pipeline.mesh import AgentMesh, EmbeddedServer, bucket_watch, kv_cursor
 
@@ -34,6 +37,12 @@ async def lasting_server(tmp_path):
     await server.start()
     yield server
     await server.stop()
+
+
+@pytest.fixture
+def hosting(zygote):
+    """Runs a host of agents as a process of its own."""
+    return functools.partial(hosting_from, zygote)
 
 
 @pytest.fixture

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
-import sys
 import textwrap
 from collections.abc import AsyncIterator
-from pathlib import Path
+
+from tests.cli.forked import ROOT, Forked, Zygote
+from tests.mesh.commands import Output
 
 __all__ = ["NAMES", "RELEASE", "Hosting", "hosting"]
 
@@ -56,32 +56,25 @@ NAMES = ("a.slow", "a.chunks", "a.one")
 class Hosting:
     """The process, and the instance id of its mesh object."""
 
-    def __init__(self, process: asyncio.subprocess.Process, instance_id: str) -> None:
+    def __init__(self, process: Forked, instance_id: str, output: Output) -> None:
         self.process = process
         self.instance_id = instance_id
+        self._output = output
 
     async def begun(self) -> None:
         """Wait until its slow agent has begun with a request."""
-        assert self.process.stdout is not None
-        assert await self.process.stdout.readline() == b"begun\n"
+        assert await self._output.reader.readline() == b"begun\n"
 
 
 @contextlib.asynccontextmanager
-async def hosting(url: str, lease: float = 4.0) -> AsyncIterator[Hosting]:
+async def hosting(zygote: Zygote, url: str, lease: float = 4.0) -> AsyncIterator[Hosting]:
     """Run it until the end of the block; it is killed then, if it still runs."""
-    process = await asyncio.create_subprocess_exec(
-        sys.executable,
-        "-c",
-        textwrap.dedent(PROGRAM),
-        url,
-        str(lease),
-        stdout=asyncio.subprocess.PIPE,
-        cwd=Path(__file__).parents[2],
-    )
+    output = Output()
+    process = zygote.start(ROOT, [url, str(lease)], {}, None, output.writer, 2, textwrap.dedent(PROGRAM))
+    await output.open()
     try:
-        assert process.stdout is not None
-        yield Hosting(process, (await process.stdout.readline()).decode().strip())
+        yield Hosting(process, (await output.reader.readline()).decode().strip(), output)
     finally:
-        if process.returncode is None:
-            process.kill()
-            await process.wait()
+        process.kill()
+        await process.ended()
+        output.close()

@@ -16,7 +16,6 @@ import pytest
 
 from tests.mesh.commands import Commands, commands, subscribed  # noqa: F401 - fixtures
 from tests.mesh.hosting import NAMES as AGENTS
-from tests.mesh.hosting import hosting
 from tests.mesh.kit import Ask, Told, chunks_on, echo_on, gated_on, plain_peer, spin, until_names
 from xml_pipeline.mesh import AgentMesh, AgentSpec, MeshError
 
@@ -413,7 +412,7 @@ async def test_the_flag_the_environment_and_the_file_in_this_order(run, server):
 
 
 @pytest.mark.parametrize("options", [[], ["--json"]])
-async def test_a_monitor_tells_whom_it_buries(run, server, options):
+async def test_a_monitor_tells_whom_it_buries(run, server, options, hosting):
     """One at a time: where several look after a mesh, whoever is first buries, and the others have nothing to tell."""
     monitor = await run.follow("monitor", "--sys-url", server.system_url, *options)
     if not options:

@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from tests.mesh.commands import Commands, commands  # noqa: F401 - fixtures
-from tests.mesh.hosting import NAMES, hosting
+from tests.mesh.hosting import NAMES
 from tests.mesh.kit import plain_peer, spin, until_names
 from xml_pipeline.cli.mesh.process import ProcessId
 from xml_pipeline.cli.mesh.state import Lock, Record, StateFolder
@@ -97,7 +97,7 @@ async def test_files_may_be_kept_elsewhere(run):
     assert (await run("kv", "get", "k")).code == 1, "these are other files"
 
 
-async def test_dead_hosts_are_buried(run):
+async def test_dead_hosts_are_buried(run, hosting):
     url = (await up(run)).url
     async with AgentMesh(url) as mesh, hosting(url) as host:
         await until_names(mesh, *NAMES)
@@ -258,6 +258,7 @@ async def test_a_server_that_is_killed_is_started_again(run):
 async def test_down_after_a_crash_removes_what_was_left(run):
     found = await up(run)
     found.supervisor.signal(signal.SIGKILL)
+    await spin(lambda: not found.supervisor.is_alive)
     result = await run("down")
     assert (result.code, result.err) == (0, "")
     assert result.out.endswith("had ended already; what it left is gone\n")
@@ -270,6 +271,7 @@ async def test_up_after_a_crash_is_a_new_start(run):
     found = await up(run)
     await run("kv", "put", "k", "v")
     found.supervisor.signal(signal.SIGKILL)
+    await spin(lambda: not found.supervisor.is_alive)
     result = await run("up", "--port", found.url.rpartition(":")[2])
     assert result.code == 0, result
     assert result.err.startswith(f"note: the mesh at {found.url} had ended without being told to")
@@ -293,6 +295,7 @@ async def test_nobody_elses_process_is_ever_killed(run):
     """The numbers of a crashed mesh have been given to others meanwhile."""
     found = await up(run)
     found.supervisor.signal(signal.SIGKILL)
+    await spin(lambda: not found.supervisor.is_alive)
     found.server.wait(10)
     with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as innocent:
         theirs = dataclasses.replace(found.supervisor, pid=innocent.pid)

@@ -13,7 +13,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.mesh.hosting import hosting
 from tests.mesh.kit import Tap, spin
 from xml_pipeline.mesh import AgentMesh, AgentSpec, CallCancelled, MeshTimeout
 from xml_pipeline.mesh import credit as credit_module
@@ -126,7 +125,7 @@ def resident() -> int:
 
 
 @pytest.mark.skipif(not os.path.exists("/proc/self/statm"), reason="measures the memory of this process")
-async def test_a_consumer_that_stalls_costs_little_and_loses_nothing(server, mesh, peer):
+async def test_a_consumer_that_stalls_costs_little_and_loses_nothing(server, mesh, peer, hosting):
     async with hosting(server.url):
         frames = await Tap.on(peer, "mesh.stream.>")
         chunks = mesh.stream("a.chunks", 500_000)

@@ -20,8 +20,19 @@ RECIPES = ROOT / "examples" / "mesh"
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1"}
 
 
-async def start(name: str, *arguments: str) -> asyncio.subprocess.Process:
-    command = [sys.executable, str(RECIPES / name), *arguments]
+IMPATIENT = """
+import runpy, sys
+from xml_pipeline.mesh.kv_cursor import Cursor
+
+Cursor.__init__.__defaults__ = (2.0,)
+sys.argv[:] = sys.argv[1:]
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
+"""Runs a recipe whose changes are given to somebody else after two seconds without a sign of life, instead of ten."""
+
+
+async def start(name: str, *arguments: str, program: str = "") -> asyncio.subprocess.Process:
+    command = [sys.executable, *(["-c", program] if program else []), str(RECIPES / name), *arguments]
     pipe = asyncio.subprocess.PIPE
     return await asyncio.create_subprocess_exec(*command, stdout=pipe, stderr=pipe, env=ENVIRONMENT)
 
@@ -81,7 +92,7 @@ async def test_reactive_pipeline():
 async def test_a_stage_that_is_killed_at_its_work_does_it_again(server):
     """What it had in hand is given to its successor when the server has waited long enough for a sign of life."""
     async with AgentMesh(server.url) as mesh:
-        count = await start("reactive_pipeline.py", "count", server.url)
+        count = await start("reactive_pipeline.py", "count", server.url, program=IMPATIENT)
         stages = [count]
         try:
             for number in range(10):
@@ -90,7 +101,7 @@ async def test_a_stage_that_is_killed_at_its_work_does_it_again(server):
             assert count.stdout is not None
             await count.stdout.readline()  # it has one in hand
             count.send_signal(signal.SIGKILL)
-            stages.append(await start("reactive_pipeline.py", "count", server.url))
+            stages.append(await start("reactive_pipeline.py", "count", server.url, program=IMPATIENT))
             done = {}
             async with aclosing(mesh.kv.watch("pipeline.*.counted")) as values:
                 async for value in values:

@@ -9,7 +9,7 @@ from dataclasses import replace
 
 import pytest
 
-from tests.mesh.hosting import NAMES, hosting
+from tests.mesh.hosting import NAMES
 from tests.mesh.kit import echo_on, spin, until_names
 from xml_pipeline.mesh import AgentDied, AgentMesh, ConnectionLost
 from xml_pipeline.mesh.leases import _Lease, _seconds_of
@@ -42,7 +42,7 @@ def test_what_a_lease_says_is_taken_with_care(value, seconds):
     assert _seconds_of(value) == seconds
 
 
-async def test_a_killed_host_is_noticed_and_buried(server, mesh):
+async def test_a_killed_host_is_noticed_and_buried(server, mesh, hosting):
     async with hosting(server.url, 0.2) as host:
         await until_names(mesh, *NAMES)
         call = asyncio.create_task(mesh.call("a.slow", 60.0, timeout=60.0))
@@ -56,7 +56,7 @@ async def test_a_killed_host_is_noticed_and_buried(server, mesh):
         assert await mesh.parts.instances.all() == {}
 
 
-async def test_one_of_two_hosts_is_not_missed_in_the_catalog(server, mesh):
+async def test_one_of_two_hosts_is_not_missed_in_the_catalog(server, mesh, hosting):
     async with hosting(server.url, 0.2) as one, hosting(server.url, 0.2) as two:
         await until_names(mesh, *NAMES)
         one.process.kill()
@@ -65,7 +65,7 @@ async def test_one_of_two_hosts_is_not_missed_in_the_catalog(server, mesh):
         assert set(mesh.parts.catalog.entries) == set(NAMES)
 
 
-async def test_two_hosts_that_are_killed_together_leave_nothing(server, mesh):
+async def test_two_hosts_that_are_killed_together_leave_nothing(server, mesh, hosting):
     async with hosting(server.url, 0.2) as one, hosting(server.url, 0.2) as two, AgentMesh(server.url) as other:
         await until_names(mesh, *NAMES)
         one.process.kill()
@@ -76,7 +76,7 @@ async def test_two_hosts_that_are_killed_together_leave_nothing(server, mesh):
         assert await mesh.parts.instances.all() == {}
 
 
-async def test_a_host_that_was_only_stopped_comes_back(server, mesh):
+async def test_a_host_that_was_only_stopped_comes_back(server, mesh, hosting):
     async with hosting(server.url, 0.2) as host:
         await until_names(mesh, *NAMES)
         host.process.send_signal(signal.SIGSTOP)
@@ -90,7 +90,7 @@ async def test_a_host_that_was_only_stopped_comes_back(server, mesh):
             await asyncio.sleep(0.01)
 
 
-async def test_a_host_that_was_stopped_for_less_loses_nothing(server, mesh):
+async def test_a_host_that_was_stopped_for_less_loses_nothing(server, mesh, hosting):
     async with hosting(server.url, 4.0) as host:
         await until_names(mesh, *NAMES)
         host.process.send_signal(signal.SIGSTOP)
@@ -100,10 +100,10 @@ async def test_a_host_that_was_stopped_for_less_loses_nothing(server, mesh):
         assert await call == host.instance_id
 
 
-async def test_the_record_of_a_host_killed_long_ago_is_found_by_whoever_comes(server):
+async def test_the_record_of_a_host_killed_long_ago_is_found_by_whoever_comes(server, hosting):
     async with hosting(server.url, 0.2) as host:
         host.process.kill()
-        await host.process.wait()
+        await host.process.ended()
     async with AgentMesh(server.url) as mesh:
         assert set(mesh.parts.catalog.entries) == set(NAMES)
         await asyncio.wait_for(until_names(mesh), 10)
@@ -144,7 +144,7 @@ async def test_who_only_asks_holds_none(mesh, server):
         assert await other.parts.leases._bucket.get(other.instance_id) is None
 
 
-async def test_a_watch_that_was_behind_buries_nobody(server, mesh):
+async def test_a_watch_that_was_behind_buries_nobody(server, mesh, hosting):
     """It is looked up again before."""
     async with hosting(server.url, 4.0) as host:
         await until_names(mesh, *NAMES)

@@ -8,7 +8,7 @@ import signal
 
 import pytest
 
-from tests.mesh.hosting import NAMES, RELEASE, hosting
+from tests.mesh.hosting import NAMES, RELEASE
 from tests.mesh.kit import echo_on, gated_on, plain_peer, spin, until_names
 from xml_pipeline.mesh import AgentDied, AgentMesh, ConnectionLost, NotFound, StorageError
 from xml_pipeline.mesh import monitor as monitor_module
@@ -25,16 +25,16 @@ async def accepted_by(mesh: AgentMesh, count: int) -> None:
     await spin(lambda: sum(bool(e.instance_id) for e in mesh.parts.replies._expected.values()) == count)
 
 
-async def test_local_has_one():
-    async with AgentMesh.local() as mesh, hosting(mesh.url) as host:
+async def test_local_has_one(hosting):
+    async with AgentMesh.local() as mesh, hosting(mesh.url, lease=60.0) as host:
         await until_names(mesh, *NAMES)
         call = asyncio.create_task(mesh.call("a.slow", 60.0, timeout=60.0))
         await host.begun()
         await accepted_by(mesh, 1)
         host.process.kill()
         with pytest.raises(AgentDied):
-            await asyncio.wait_for(call, 5)
-        await asyncio.wait_for(until_names(mesh), 5)
+            await asyncio.wait_for(call, 20)
+        await asyncio.wait_for(until_names(mesh), 20)
         with pytest.raises(NotFound):
             await mesh.call("a.slow", 1.0)
         with pytest.raises(NotFound):
@@ -42,17 +42,17 @@ async def test_local_has_one():
         assert await mesh.parts.instances.all() == {}
 
 
-async def test_a_stream_of_a_killed_host_ends(server, mesh, monitor):
-    async with hosting(server.url) as host:
+async def test_a_stream_of_a_killed_host_ends(server, mesh, monitor, hosting):
+    async with hosting(server.url, lease=60.0) as host:
         chunks = mesh.stream("a.one", 1, timeout=60.0)
         assert await anext(chunks) == 1
         host.process.kill()
         with pytest.raises(AgentDied):
-            await asyncio.wait_for(anext(chunks), 5)
+            await asyncio.wait_for(anext(chunks), 20)
 
 
-async def test_of_two_hosts_only_what_the_killed_one_had_is_lost(server, mesh, monitor):
-    async with hosting(server.url) as one, hosting(server.url) as two:
+async def test_of_two_hosts_only_what_the_killed_one_had_is_lost(server, mesh, monitor, hosting):
+    async with hosting(server.url, lease=60.0) as one, hosting(server.url, lease=60.0) as two:
         calls = [asyncio.create_task(mesh.call("a.slow", 60.0, timeout=90.0)) for _ in range(16)]
         await accepted_by(mesh, 16)
         had = sum(e.instance_id == one.instance_id for e in mesh.parts.replies._expected.values())
@@ -69,20 +69,20 @@ async def test_of_two_hosts_only_what_the_killed_one_had_is_lost(server, mesh, m
         assert list(await mesh.parts.instances.all()) == [two.instance_id]
 
 
-async def test_an_idempotent_call_goes_to_the_other_host(server, mesh, monitor):
-    async with hosting(server.url) as one:
+async def test_an_idempotent_call_goes_to_the_other_host(server, mesh, monitor, hosting):
+    async with hosting(server.url, lease=60.0) as one:
         call = asyncio.create_task(mesh.call("a.slow", 60.0, timeout=90.0, idempotent=True))
         await one.begun()
         await accepted_by(mesh, 1)
-        async with hosting(server.url) as two:
+        async with hosting(server.url, lease=60.0) as two:
             one.process.kill()
             await two.begun()
             await mesh.publish(RELEASE, b"")
             assert await call == two.instance_id
 
 
-async def test_a_peer_of_another_kind_that_still_serves_keeps_the_entry(server, mesh, monitor, peer):
-    async with hosting(server.url) as host:
+async def test_a_peer_of_another_kind_that_still_serves_keeps_the_entry(server, mesh, monitor, peer, hosting):
+    async with hosting(server.url, lease=60.0) as host:
         await until_names(mesh, *NAMES)
 
         async def answer(message):
@@ -91,7 +91,7 @@ async def test_a_peer_of_another_kind_that_still_serves_keeps_the_entry(server, 
         await peer.subscribe("mesh.agent.a.slow", "q.a.slow", cb=answer)
         await peer.flush()
         host.process.kill()
-        await asyncio.wait_for(until_names(mesh, "a.slow"), 5)
+        await asyncio.wait_for(until_names(mesh, "a.slow"), 20)
         assert await mesh.call("a.slow", 1.0) == "still here"
 
 
@@ -153,17 +153,21 @@ async def only(mesh: AgentMesh, *instance_ids: str) -> None:
         await asyncio.sleep(0)
 
 
-async def test_it_goes_on_when_the_server_is_back(lasting_server):
-    async with Monitor.of(lasting_server.url, lasting_server.system_url), AgentMesh(lasting_server.url) as mesh:
+async def test_it_goes_on_when_the_server_is_back(lasting_server, hosting):
+    urls = lasting_server.url, lasting_server.system_url
+    async with Monitor.of(*urls) as monitor, AgentMesh(lasting_server.url) as mesh:
         lasting_server.kill()
         await lasting_server.wait()
         await lasting_server.stop()
         await lasting_server.start()
-        async with hosting(lasting_server.url) as host:
-            await mesh.parts.link.wait_up(10)
+        async with hosting(lasting_server.url, lease=60.0) as host:
+            for link in (monitor._system, monitor._link, mesh.parts.link):
+                await spin(lambda link=link: link.losses)
+                await link.wait_up(20)
+                await link.flush()
             await until_names(mesh, *NAMES)
             host.process.kill()
-            await asyncio.wait_for(until_names(mesh), 10)
+            await asyncio.wait_for(until_names(mesh), 20)
 
 
 async def test_who_is_not_connected_because_the_server_was_away_is_not_dead(host, mesh, monitor):
@@ -242,7 +246,7 @@ async def test_everybody_is_looked_at_when_the_server_has_been_there_for_a_while
     await asyncio.wait([settling])
 
 
-async def test_what_could_not_be_done_is_done_again(server, mesh, monkeypatch):
+async def test_what_could_not_be_done_is_done_again(server, mesh, monkeypatch, hosting):
     monkeypatch.setattr(monitor_module, "_SETTLED", 1000.0)
     async with Monitor.of(server.url, server.system_url) as monitor, hosting(server.url, lease=60.0) as host:
         connected = monitor._connected
@@ -257,15 +261,15 @@ async def test_what_could_not_be_done_is_done_again(server, mesh, monkeypatch):
         await asyncio.wait_for(until_names(mesh), 10)
 
 
-async def test_advisories_that_make_no_sense_are_ignored(server, mesh, monitor):
+async def test_advisories_that_make_no_sense_are_ignored(server, mesh, monitor, hosting):
     async with plain_peer(server.system_url) as system:
         for body in (b"", b"[]", b"{}", b'{"client": 3}', b'{"client": {"name": 3}}', b'{"client": {"name": "x"}}'):
             await system.publish("$SYS.ACCOUNT.APP.DISCONNECT", body)
         await system.flush()
-    async with hosting(server.url) as host:
+    async with hosting(server.url, lease=60.0) as host:
         await until_names(mesh, *NAMES)
         host.process.send_signal(signal.SIGKILL)
-        await asyncio.wait_for(until_names(mesh), 5)
+        await asyncio.wait_for(until_names(mesh), 20)
 
 
 async def test_nothing_is_left_behind(server):

@@ -40,7 +40,8 @@ class Wire:
 
     async def settle(self) -> None:
         """Wait until the server has dealt with everything."""
-        await self._writer.drain()
+        with contextlib.suppress(ConnectionError):  # the server has ended it, as the reader finds out too
+            await self._writer.drain()
         self._pongs.append(pong := asyncio.get_running_loop().create_future())
         self.write(b"PING\r\n")
         await asyncio.wait({pong, self.reading}, return_when=asyncio.FIRST_COMPLETED)
