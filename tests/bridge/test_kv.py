@@ -105,6 +105,7 @@ async def test_a_change_whose_conversation_is_cancelled_is_over(server, mesh, re
         await pump.shutdown(0.0)
     async with watching(server.url, desk := Desk(), resume=resume or "other"):
         assert (await desk.taken.get()).id == ("b" if resume else "a")
+        desk.go.set()
 
 
 @pytest.mark.parametrize("resume", ["", "desk"])
