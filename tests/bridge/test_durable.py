@@ -13,6 +13,8 @@ from tests.bridge.kit import organism
 from tests.mesh.kit import Tap, spin
 from xml_pipeline import HandlerMetadata, HandlerResponse
 from xml_pipeline.bridge import subject_durable
+from xml_pipeline.mesh.errors import StorageError
+from xml_pipeline.mesh.jetstream import JetStream
 from xml_pipeline.message_bus.gateway import Gateway
 
 
@@ -85,6 +87,48 @@ async def test_what_is_published_while_nobody_runs_is_kept(server, peer, clerk):
     await order(peer, 7)
     async with taking(server.url, clerk):
         assert await clerk.taken.get() == 7
+
+
+async def test_what_is_confirmed_before_there_is_a_consumer_is_not_lost(server, peer, clerk, monkeypatch):
+    """The stream is made first, and whoever publishes does not wait for the consumer."""
+    clerk.go.set()
+    api = JetStream.api
+
+    async def api_with_a_message_before(self, subject, body=None):
+        if subject == "CONSUMER.CREATE.mesh-clerk.clerk":
+            await order(peer, 5)
+        return await api(self, subject, body)
+
+    monkeypatch.setattr(JetStream, "api", api_with_a_message_before)
+    async with taking(server.url, clerk):
+        assert await clerk.taken.get() == 5
+        await until_none_is_pending(peer)
+        stream = json.loads((await peer.request("$JS.API.STREAM.INFO.mesh-clerk", b"")).data)
+        assert stream["config"]["retention"] == "interest"
+        while stream["state"]["messages"]:  # what is handled is not kept
+            await asyncio.sleep(0.01)
+            stream = json.loads((await peer.request("$JS.API.STREAM.INFO.mesh-clerk", b"")).data)
+
+
+async def test_a_stream_that_may_not_be_changed_keeps_more_and_that_is_said(server, peer, clerk, monkeypatch, caplog):
+    clerk.go.set()
+    api = JetStream.api
+
+    async def api_that_refuses(self, subject, body=None):
+        if subject.startswith("STREAM.UPDATE."):
+            raise StorageError("not permitted")
+        return await api(self, subject, body)
+
+    monkeypatch.setattr(JetStream, "api", api_that_refuses)
+    async with taking(server.url, clerk):
+        await order(peer, 6)
+        assert await clerk.taken.get() == 6
+    assert "mesh-clerk keeps everything for ever, until its retention is set to interest: not permitted" in caplog.text
+    monkeypatch.undo()
+    async with taking(server.url, clerk):
+        stream = json.loads((await peer.request("$JS.API.STREAM.INFO.mesh-clerk", b"")).data)
+        assert stream["config"]["retention"] == "interest"
+    assert clerk.done == [6]
 
 
 async def test_what_was_not_done_is_done_by_another(server, peer, clerk):

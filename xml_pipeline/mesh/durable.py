@@ -49,6 +49,8 @@ _NOTHING_YET: Final = ("404", "408", "409")
 _IS_THERE: Final = 10148  # the consumer was made by somebody who said something else about it
 _CHANGING: Final = ("filter_subject", "ack_wait")  # what may be another than when it was made
 
+_OURS: Final = "Made for a durable consumer of the mesh."
+
 _DONE: Final = b"+ACK"
 _AT_WORK: Final = b"+WPI"
 _GIVEN_UP: Final = b"+TERM"
@@ -124,6 +126,7 @@ class Durable:
         self._on_message = on_message
         self._said_stream = stream
         self._stream = ""
+        self._made: dict[str, Any] | None = None  # a stream of our own that keeps more than it need
         self._ack_wait = ack_wait
         self._max_in_flight = max_in_flight
         self._inbox = link.inbox()
@@ -216,6 +219,7 @@ class Durable:
             found = (await self._jetstream.api(f"CONSUMER.INFO.{place}"))["config"]
             changing = ("filter_subject",) if found.get("backoff") else _CHANGING  # that goes before `ack_wait`
             await self._change(found, {key: config[key] for key in changing if found.get(key)})
+        await self._keep_less()
 
     def _creation(self, config: dict[str, Any], action: str) -> dict[str, Any]:
         return {"stream_name": self._stream, "config": config, "action": action}
@@ -239,14 +243,29 @@ class Durable:
         names = found.get("streams") or [name]
         if names != [name]:
             return str(names[0])
-        config = {"subjects": [self._subject], "retention": "interest", "storage": "file"}
+        # With "interest", what is stored before there is the first consumer is confirmed and gone: see `_keep_less`.
+        config = {"subjects": [self._subject], "retention": "limits", "storage": "file", "description": _OURS}
         made = (await self._jetstream.bind_or_create(name, config))["config"]
+        self._made = made if made.get("description") == _OURS and made.get("retention") == "limits" else None
         kept = made.get("subjects") or []
         if not any(_holds(each, self._subject) for each in kept):
             # It was made for another subject, which others may still need.
             subjects = [each for each in kept if not _holds(self._subject, each)] + [self._subject]
             await self._jetstream.api(f"STREAM.UPDATE.{name}", {**made, "subjects": subjects})
         return name
+
+    async def _keep_less(self) -> None:
+        """Now that there is a consumer, a stream of our own need not keep what all consumers have handled."""
+        made, self._made = self._made, None
+        if made is None:
+            return
+        found = await self._jetstream.stream(self._stream)
+        config = made if found is None else found["config"]
+        try:
+            await self._jetstream.api(f"STREAM.UPDATE.{self._stream}", {**config, "retention": "interest"})
+        except MeshError as error:
+            text = "the stream %s keeps everything for ever, until its retention is set to interest: %s"
+            _log.warning(text, self._stream, error)
 
     async def _read(self) -> None:
         """Ask, and ask again, for ever."""
