@@ -10,6 +10,7 @@ import pytest
 from tests.bridge.kit import Ask, Told, count, echo, organism
 from tests.mesh.kit import until_names
 from xml_pipeline import HandlerMetadata, HandlerResponse
+from xml_pipeline.bridge import exposed
 from xml_pipeline.bridge.forms import XSD_KEY
 from xml_pipeline.errors import ConfigurationError
 from xml_pipeline.mesh import HandlerError, InvalidInput, MeshError, MeshTimeout, Overloaded
@@ -105,6 +106,18 @@ async def test_what_failed_stays_here(expose, mesh, caplog):
         with pytest.raises(HandlerError) as caught:
             await mesh.call("demo.it", {"message": ""})
         assert "secret" not in str(caught.value.to_dict())
+
+
+async def test_a_defect_in_writing_an_answer_does_not_keep_its_caller(expose, mesh, monkeypatch, caplog):
+    def write(payload):
+        raise RuntimeError("a defect")
+
+    monkeypatch.setattr(exposed, "json_of", write)
+    async with expose(echo):
+        await until_names(mesh, "demo.it")
+        with pytest.raises(HandlerError):
+            await mesh.call("demo.it", {"message": ""}, timeout=30.0)
+    assert "a defect" in caplog.text
 
 
 async def test_a_listener_that_does_not_answer_is_told_so(expose, mesh):

@@ -27,8 +27,9 @@ if TYPE_CHECKING:
     from xml_pipeline.message_bus.conversation import Conversation
     from xml_pipeline.message_bus.message_state import HandlerMetadata
 
-__all__ = ["Baggage", "BaggageRoom", "is_thread"]
+__all__ = ["NO_BAGGAGE", "Baggage", "BaggageRoom", "is_thread"]
 
+_HEADERS: Final = frozenset((h.THREAD, h.BUDGET, h.TRACEPARENT))
 _THREAD: Final = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}", re.ASCII)
 _BUDGET: Final = re.compile(r"[0-9]{1,15}", re.ASCII)
 # Trace Context, level 1, section 3.2: version ff is none, nor are ids of zeros; later versions may say more behind it.
@@ -69,6 +70,8 @@ class Baggage(NamedTuple):
     @classmethod
     def read(cls, headers: Mapping[str, str]) -> Baggage:
         """What came; what makes no sense is as if it had not come. Never raises."""
+        if _HEADERS.isdisjoint(headers):
+            return NO_BAGGAGE
         thread, budget = headers.get(h.THREAD, ""), headers.get(h.BUDGET, "")
         trace = headers.get(h.TRACEPARENT, "")
         return cls(
@@ -76,6 +79,10 @@ class Baggage(NamedTuple):
             int(budget) if _BUDGET.fullmatch(budget) else None,
             trace if _TRACE.fullmatch(trace) else "",
         )
+
+
+NO_BAGGAGE: Final = Baggage()
+"""What comes with most calls."""
 
 
 class BaggageRoom:
@@ -89,7 +96,7 @@ class BaggageRoom:
         self._budgets = budgets
         self._traces: dict[str, str] = {}
 
-    def put(self, conversation_id: str, baggage: Baggage) -> None:
+    def put(self, baggage: Baggage, conversation_id: str) -> None:
         """A conversation that has just begun came with this."""
         if baggage.budget is not None:
             limit = min(baggage.budget, self._budgets.max_tokens_per_thread)

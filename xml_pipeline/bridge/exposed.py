@@ -10,15 +10,16 @@ from __future__ import annotations
 import logging
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from third_party.xmlable import Codec
 from xml_pipeline.bridge.failures import to_mesh
-from xml_pipeline.bridge.forms import JsonForm
+from xml_pipeline.bridge.forms import JsonForm, json_of
 from xml_pipeline.errors import PipelineError, RoutingError, ValidationError
 from xml_pipeline.mesh import AgentContract, AgentSpec, MeshError, NotAvailable
 from xml_pipeline.mesh.agent import Agent
-from xml_pipeline.mesh.raw import RawRequest, raw_agent
+from xml_pipeline.mesh.raw import RawRequest, Told, raw_agent
 from xml_pipeline.mesh.shapes import Shape
 
 if TYPE_CHECKING:
@@ -128,7 +129,7 @@ class Exposed:
         if shape.streaming:
             own = not shape.invocable
             return raw_agent(spec, contract, shape, lambda request: self._stream(form, request, own))
-        return raw_agent(spec, contract, shape, lambda request: self._answer(form, request))
+        return raw_agent(spec, contract, shape, partial(self._answer, form), partial(self._begin, form))
 
     # -- requests
 
@@ -136,6 +137,30 @@ class Exposed:
         try:
             call = await self._calls.admit(request, self.name, self.entry, form)
             return call.answer(await self._gateway.request(call.arrival, None))
+        except PipelineError as error:
+            raise self._refusal(error) from error
+
+    def _begin(self, form: JsonForm, request: RawRequest, told: Told) -> Callable[[], object] | None:
+        """`_answer`, for a request in JSON, from the pump's own turn."""
+
+        def take(payload: Any, error: PipelineError | None) -> None:
+            body = b""
+            try:
+                if error is not None:
+                    raise error
+                body = json_of(payload)
+            except PipelineError as failure:
+                told(b"", self._refusal(failure))
+            except Exception as defect:
+                told(b"", defect)
+            else:
+                told(body, None)
+
+        try:
+            arrival = self._calls.admit_now(request, self.name, self.entry, form)
+            if arrival is None:
+                return None
+            return partial(self._gateway.give_up, self._gateway.begin(arrival, take))
         except PipelineError as error:
             raise self._refusal(error) from error
 

@@ -9,9 +9,10 @@ nothing is decided by it.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
-from xml_pipeline.bridge.baggage import Baggage
+from xml_pipeline.bridge.baggage import NO_BAGGAGE, Baggage
 from xml_pipeline.bridge.extensions import caller_element
 from xml_pipeline.bridge.forms import json_of
 from xml_pipeline.bridge.letters import Letter, answers_for, write_answer, write_end
@@ -105,9 +106,23 @@ class IncomingCalls:
             return _EnvelopeCall(arrival, letter, f"{self._organism()}.{entry.listener}", self._border)
         if not own:
             self._border.admit_plain(agent)
+        return _JsonCall(self._plain(request, entry, form, baggage))
+
+    def admit_now(self, request: RawRequest, agent: str, entry: ExposeConfig, form: JsonForm) -> Arrival | None:
+        """`admit` without waiting; what is let in is to be answered with `json_of`.
+
+        Returns:
+            ``None`` for an envelope: whether it came before, others may have to be asked.
+        """
+        if request.headers.get(h.CONTENT_TYPE) == h.XML:
+            return None
+        self._border.admit_plain(agent)
+        return self._plain(request, entry, form, Baggage.read(request.headers))
+
+    def _plain(self, request: RawRequest, entry: ExposeConfig, form: JsonForm, baggage: Baggage) -> Arrival:
         payload = form.read(request.body)
-        origins = [caller_element("", baggage.thread, "")] if baggage.thread else []
-        return _JsonCall(self._arrival(request, entry, payload, sender_of(request.instance_id), origins, baggage))
+        origins = [caller_element("", baggage.thread, "")] if baggage.thread else ()
+        return self._arrival(request, entry, payload, sender_of(request.instance_id), origins, baggage)
 
     def _read(self, verified: Verified, agent: str, request: RawRequest) -> tuple[Letter, str]:
         def refuse(reason: Reason, detail: str) -> SignatureRefused:
@@ -146,7 +161,7 @@ class IncomingCalls:
             extensions,
             peer_table=entry.peer_table,
             deadline=request.deadline or 0.0,
-            on_begin=lambda conversation_id: self._room.put(conversation_id, baggage),
+            on_begin=None if baggage is NO_BAGGAGE else partial(self._room.put, baggage),
         )
 
 

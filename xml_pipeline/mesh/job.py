@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import asyncio
 from contextvars import ContextVar
-from time import monotonic
+from time import monotonic, perf_counter_ns
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from xml_pipeline.mesh.errors import MeshError
     from xml_pipeline.mesh.message import Message
     from xml_pipeline.mesh.protocol import Request
     from xml_pipeline.mesh.slots import Slots
     from xml_pipeline.mesh.usage import Usage
 
-__all__ = ["Job", "Lending", "current_job"]
+__all__ = ["Job", "Lending", "current_job", "make_current"]
 
 _CURRENT: ContextVar[Job | None] = ContextVar("mesh_job", default=None)
 
@@ -23,6 +25,11 @@ def current_job() -> Job | None:
     """The request that the running code handles; ``None`` outside of a handler."""
     job = _CURRENT.get()
     return job if job is not None and not job.is_over else None
+
+
+def make_current(job: Job) -> None:
+    """The code that runs in this task belongs to this request from now on."""
+    _CURRENT.set(job)
 
 
 class Job:
@@ -36,11 +43,13 @@ class Job:
 
     Attributes:
         has_begun: whether its handler has.
+        began: when it did, in nanoseconds of `time.perf_counter_ns`; 0 before.
         has_slot: whether it holds one of the slots.
         answered: whether its last word was sent.
         is_over: whether its handler has ended.
         reason: why this host gave it up, if it did.
-        task: that of its handler.
+        task: that of its handler; ``None`` as long as it has none.
+        stop: gives up what its handler began without a task; ``None`` where there is no such thing, or not any more.
         arrived: when it was made, in seconds of `time.monotonic`.
         usage: what its handler reported so far, if it did.
     """
@@ -49,6 +58,7 @@ class Job:
         "answered",
         "arrived",
         "asking",
+        "began",
         "deadline",
         "has_begun",
         "has_slot",
@@ -57,6 +67,7 @@ class Job:
         "reason",
         "request",
         "slots",
+        "stop",
         "task",
         "usage",
     )
@@ -67,19 +78,21 @@ class Job:
         self.slots = slots
         self.deadline = deadline
         self.has_begun = False
+        self.began = 0
         self.has_slot = False
         self.answered = False
         self.is_over = False
         self.asking = 0
         self.reason: MeshError | None = None
         self.task: asyncio.Task[None] | None = None
+        self.stop: Callable[[], object] | None = None
         self.arrived = monotonic()
         self.usage: Usage | None = None
 
     def begin(self) -> None:
-        """The code that runs in this task belongs to it from now on."""
+        """Its handler begins."""
         self.has_begun = True
-        _CURRENT.set(self)
+        self.began = self.began or perf_counter_ns()
 
     def end(self) -> None:
         """It is over, whatever tasks its handler left behind still do."""

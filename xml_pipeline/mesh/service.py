@@ -7,9 +7,12 @@
        |                    \\--deadline, cancelled--> answered
        \\--queue full--> answered (overloaded)
 
-Every request ends in exactly one answer to whoever asked, if there is a subject to send it to: also one that cannot be
-read, one that comes too late, one whose handler was cancelled or raised whatever there is to raise, and one whose
-answer is too large. Errors are copied to ``mesh.errors.<agent>``.
+Every request ends in exactly one answer to whoever asked, if there is a subject to send it to (`answers`): also one
+that cannot be read, one that comes too late, one whose handler was cancelled or raised whatever there is to raise, and
+one whose answer is too large.
+
+A handler runs in a task of its own. One that can begin a request and be told later of its end (`raw.RawHandler`) needs
+none, and its answers go out from wherever they are made: a task costs as much as the rest of a short request.
 
 What a handler raised stays in this host's log; the caller gets a general sentence, unless it is a `MeshError`, which is
 meant for it.
@@ -19,42 +22,44 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from functools import partial
 from time import monotonic, perf_counter_ns
 from typing import TYPE_CHECKING, Any
 
+from xml_pipeline.mesh.answers import RESEND, Answers
 from xml_pipeline.mesh.deadlines import Deadlines
 from xml_pipeline.mesh.errors import (
     CallCancelled,
-    ConnectionLost,
     HandlerError,
     InvalidInput,
     MeshError,
     MeshTimeout,
     Overloaded,
-    PayloadTooLarge,
-    for_peers,
 )
-from xml_pipeline.mesh.job import Job
+from xml_pipeline.mesh.job import Job, make_current
 from xml_pipeline.mesh.outflow import Outflow
 from xml_pipeline.mesh.preflight import mismatch_at_host
-from xml_pipeline.mesh.protocol import Frame, FrameKind, Reply, ReplyKind, Request
+from xml_pipeline.mesh.protocol import Request
+from xml_pipeline.mesh.raw import RawHandler, raw_request
 from xml_pipeline.mesh.slots import Admission, Slots
-from xml_pipeline.mesh.subjects import agent_subject, answerable, errors_subject, queue_group, stream_subject
+from xml_pipeline.mesh.subjects import agent_subject, queue_group
 from xml_pipeline.mesh.tally import Tally
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
     from xml_pipeline.mesh.agent import Agent
     from xml_pipeline.mesh.agent_log import AgentLog
     from xml_pipeline.mesh.errors import ConnectionDenied
     from xml_pipeline.mesh.link import Link, Subscription
     from xml_pipeline.mesh.message import Message
+    from xml_pipeline.mesh.raw import Begin
     from xml_pipeline.mesh.replies import Replies
 
 __all__ = ["Service"]
 
 _log = logging.getLogger(__name__)
 
-_RESEND = 5.0  # seconds for which an answer outlives a lost connection, when its caller named no deadline
 _FAREWELL = 2.0
 _MOMENT = 0.002  # a request whose host dies within it is lost like one that the host has not read yet
 
@@ -81,6 +86,8 @@ class Service:
         self._link = link
         self._replies = replies
         self._instance_id = instance_id
+        self._answers = Answers(agent.name, link, instance_id, log, self.tally)
+        self._begin = agent.handler.begin if isinstance(agent.handler, RawHandler) else None
         self._jobs: dict[Job, None] = {}
         self._begun: list[Job] = []
         self._deadlines: Deadlines[Job] = Deadlines(self._jobs.keys, self._expire)
@@ -169,18 +176,59 @@ class Service:
             if request.accept:
                 self._accept_soon(job)
         elif admission is Admission.WAIT:
-            self._accept(job)
+            self._answers.accept(job)
         else:
             job.reason = Overloaded()
             job.task = asyncio.create_task(self._refuse(job))
 
     def _deadline(self, request: Request) -> float | None:
-        limits = [limit for limit in (request.deadline, self.agent.spec.timeout) if limit is not None]
-        return asyncio.get_running_loop().time() + min(limits) if limits else None
+        limit, own = request.deadline, self.agent.spec.timeout
+        if limit is None or (own is not None and own < limit):
+            limit = own
+        return None if limit is None else asyncio.get_running_loop().time() + limit
 
     def _run(self, job: Job) -> None:
         job.has_slot = True
-        job.task = asyncio.create_task(self._handle(job))
+        if self._begin is None or not self._link.is_up or not self._begun_by(self._begin, job):
+            job.task = asyncio.create_task(self._handle(job, self._perform))
+
+    # -- handling without a task
+
+    def _begun_by(self, begin: Begin, job: Job) -> bool:
+        """Begin a request whose end will be told; ``False`` for one that needs a task."""
+        if job.request.streaming:
+            return False
+        job.begin()
+        told = partial(self._told, job)
+        try:
+            stop = begin(raw_request(job), told)
+        except Exception as error:
+            told(b"", error)
+            return True
+        if job.task is None and not job.is_over:
+            job.stop = stop
+            job.has_begun = stop is not None
+            return job.has_begun
+        return True
+
+    def _told(self, job: Job, body: bytes, error: Exception | None) -> None:
+        """The end of such a request. Never raises."""
+        if job.is_over or job.task is not None:
+            return  # it was given up, and its caller told
+        job.stop = None
+        if error is None and self._answers.send_now(job, body):
+            if self.log.is_debug:
+                self.log.completed(job.request.request_id, monotonic() - job.arrived)
+            self._end(job)
+            return
+        job.has_begun = False
+
+        async def tell(job: Job) -> None:
+            if error is not None:
+                raise error
+            await self._answers.send(job, body)
+
+        job.task = asyncio.create_task(self._handle(job, tell))
 
     def _accept_soon(self, job: Job) -> None:
         """A moment after it has begun, with all that begin meanwhile: one that is done by then need not say that it has
@@ -192,15 +240,7 @@ class Service:
     def _accept_all(self) -> None:
         begun, self._begun = self._begun, []
         for job in begun:
-            self._accept(job)
-
-    def _accept(self, job: Job) -> None:
-        if job.request.accept and not job.answered and not job.is_over:
-            headers = Reply(ReplyKind.ACCEPTED, job.request.request_id, instance_id=self._instance_id).to_headers()
-            try:
-                self._link.publish_now(job.request.accept, b"", headers=headers)
-            except MeshError as error:
-                _log.debug("accepting a request: %s", error)
+            self._answers.accept(job)
 
     def _expire(self, job: Job) -> None:
         self._give_up(job, MeshTimeout(message="The agent did not answer in time."))
@@ -208,52 +248,57 @@ class Service:
     def _give_up(self, job: Job, reason: MeshError) -> None:
         if job.reason is not None or job.is_over:
             return
-        if self._slots.withdraw(job) or not job.has_begun:
+        if self._slots.withdraw(job) or not job.has_begun or job.stop is not None:
             if job.task is not None:
                 job.task.cancel()  # before its first step it does nothing at all, and would not end the request
             job.reason = reason
             job.task = asyncio.create_task(self._refuse(job))
+            stop, job.stop = job.stop, None
+            if stop is not None:
+                stop()
             return
         job.cancel(reason)
         # Its caller is told now, for the handler may take its time, or take no notice.
-        self._telling.add(task := asyncio.create_task(self._fail(job, reason)))
+        self._telling.add(task := asyncio.create_task(self._answers.fail(job, reason)))
         task.add_done_callback(self._telling.discard)
 
     async def _refuse(self, job: Job) -> None:
         try:
-            await self._fail(job, job.reason or Overloaded())
+            await self._answers.fail(job, job.reason or Overloaded())
         finally:
             self._end(job)
 
     def _end(self, job: Job) -> None:
+        if job.began:
+            self.tally.nanoseconds += perf_counter_ns() - job.began
         job.end()
+        job.task = None  # its context knows the job: a circle that only the garbage collector would break
         self._jobs.pop(job, None)
         if not self._jobs:
             self._idle.set()
 
     # -- handling
 
-    async def _handle(self, job: Job) -> None:
+    async def _handle(self, job: Job, perform: Callable[[Job], Awaitable[None]]) -> None:
         job.begin()
-        began = perf_counter_ns()
+        make_current(job)
         try:
-            error = await self._outcome(job)
+            error = await self._outcome(job, perform)
             if job.usage is not None:
                 self.log.used(job.request.request_id, job.usage)
             if error is not None:
-                await self._fail(job, error)
+                await self._answers.fail(job, error)
             elif self.log.is_debug:
                 self.log.completed(job.request.request_id, monotonic() - job.arrived)
         finally:
-            self.tally.nanoseconds += perf_counter_ns() - began
             self._end(job)
 
-    async def _outcome(self, job: Job) -> MeshError | None:
+    async def _outcome(self, job: Job, perform: Callable[[Job], Awaitable[None]]) -> MeshError | None:
         """Run the handler and send what it gives; what went wrong, if anything did."""
         try:
             if not self._link.is_up:  # it came with the new connection, before that is there for everybody
-                await self._link.wait_up(_RESEND)
-            await self._perform(job)
+                await self._link.wait_up(RESEND)
+            await perform(job)
         except MeshError as error:
             return job.reason or error
         except asyncio.CancelledError:
@@ -294,14 +339,7 @@ class Service:
         result = await handler.function(*arguments)
         if job.reason is not None:
             raise job.reason
-        await self._reply(job, handler.body_of(result))
-
-    async def _reply(self, job: Job, body: bytes) -> None:
-        usage = "" if job.usage is None else job.usage.to_header()
-        reply = Reply(ReplyKind.ANSWER, job.request.request_id, self.agent.name, self._instance_id, usage)
-        if inbox := answerable(job.message.reply):
-            await self._send(job, inbox, body, reply.to_headers())
-        job.answered = True
+        await self._answers.send(job, handler.body_of(result))
 
     async def _stream(self, job: Job, arguments: tuple[Any, ...]) -> None:
         handler = self.agent.handler
@@ -318,42 +356,3 @@ class Service:
                 raise job.reason  # its handler took the cancellation for the end
             await outflow.end("" if job.usage is None else job.usage.to_header())
         job.answered = True
-
-    # -- failing
-
-    async def _fail(self, job: Job, error: MeshError) -> None:
-        if job.answered:
-            return
-        job.answered = True
-        told = for_peers(error, agent=self.agent.name, request_id=job.request.request_id)
-        self.log.failed(job.request.request_id, told)
-        self.tally.failed(told)
-        try:
-            try:
-                await self._tell(job, told)
-            except PayloadTooLarge:
-                short = for_peers(HandlerError(), agent=self.agent.name, request_id=job.request.request_id)
-                await self._tell(job, short)
-        except MeshError as lost:
-            _log.warning("a caller of %s could not be told of its error: %s", self.agent.name, lost)
-
-    async def _tell(self, job: Job, error: MeshError) -> None:
-        request = job.request
-        headers = Reply(ReplyKind.ERROR, request.request_id, instance_id=self._instance_id).to_headers()
-        body = error.to_json()
-        if request.streaming and request.can_stream:
-            frame = Frame(FrameKind.ERROR, 0, request.request_id, self._instance_id)
-            await self._send(job, stream_subject(request.request_id), body, frame.to_headers())
-        elif inbox := answerable(job.message.reply):
-            await self._send(job, inbox, body, headers)
-        await self._link.publish(errors_subject(self.agent.name), body, headers=headers)
-
-    async def _send(self, job: Job, subject: str, body: bytes, headers: dict[str, str]) -> None:
-        """Send an answer; where the connection is lost at this moment, when it is back, if that is in time."""
-        loop = asyncio.get_running_loop()
-        deadline = job.deadline if job.deadline is not None else loop.time() + _RESEND
-        while True:
-            try:
-                return await self._link.publish(subject, body, headers=headers)
-            except ConnectionLost:
-                await self._link.wait_up(max(0.0, deadline - loop.time()))

@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncGenerator, Callable
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 from xml_pipeline.errors import DeadlineExceeded, NoAnswer, PipelineError
 from xml_pipeline.message_bus.message_state import Outcome
 
-__all__ = ["MOST_AHEAD", "Exchange"]
+__all__ = ["MOST_AHEAD", "Exchange", "Taker"]
+
+logger = logging.getLogger(__name__)
+
+Taker: TypeAlias = Callable[[Any, PipelineError | None], object]
+"""Gets an answer's payload, or why there is none."""
 
 MOST_AHEAD: Final = 256
 """Answers of a stream that may wait for whoever reads it, before the handler that yields them waits, too."""
@@ -29,6 +35,7 @@ class Exchange:
         "_queue",
         "_room",
         "_settled",
+        "_taker",
         "_under_way",
         "_value",
         "attempts",
@@ -60,6 +67,7 @@ class Exchange:
         self._future: asyncio.Future[Any] | None = None
         self._queue: asyncio.Queue[Any] | None = None
         self._room: asyncio.Future[None] | None = None
+        self._taker: Taker | None = None
 
     @property
     def error(self) -> PipelineError | None:
@@ -78,6 +86,8 @@ class Exchange:
             return Outcome.EXPIRED
         self._settled = True
         self._value = payload
+        if self._taker is not None:
+            self._hand_over(payload, None)
         if self._future is not None and not self._future.done():
             self._future.set_result(payload)
         return Outcome.HANDLED
@@ -122,6 +132,9 @@ class Exchange:
             return False
         self._settled = True
         self._error = error
+        if self._taker is not None:
+            self._hand_over(None, error)
+            return True
         if self._future is not None and not self._future.done():
             self._future.set_exception(error)
             return True
@@ -135,7 +148,7 @@ class Exchange:
             self.on_complete()
         if self._queue is not None:
             self._queue.put_nowait(None)
-        elif self._future is not None and not self._settled:
+        elif (self._future is not None or self._taker is not None) and not self._settled:
             self.fail(self._no_answer())
         # This is remembered for a while, and what the error went through must not be: whoever waits has the error.
         self._future = None
@@ -144,6 +157,23 @@ class Exchange:
 
     def _no_answer(self) -> NoAnswer:
         return NoAnswer(f"the conversation with {self.target!r} completed and nobody answered")
+
+    def hand_to(self, taker: Taker) -> None:
+        """Have the first answer, or the error, handed over at once when it comes, instead of being waited for.
+
+        Args:
+            taker: gets the answer's payload and ``None``, or ``None`` and the error; once, from within the pump, which
+                it must not keep waiting. What it raises is logged.
+        """
+        self._taker = taker
+
+    def _hand_over(self, payload: Any, error: PipelineError | None) -> None:
+        taker, self._taker = self._taker, None
+        try:
+            if taker is not None:
+                taker(payload, error)
+        except Exception:
+            logger.exception("an answer of %r could not be handed over", self.target)
 
     async def only(self) -> Any:
         """`first`, for somebody who is the only one that will ever ask: it costs less."""

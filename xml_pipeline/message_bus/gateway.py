@@ -21,7 +21,7 @@ from xml_pipeline.message_bus.patience import Patience
 if TYPE_CHECKING:
     from lxml.etree import _Element
 
-    from xml_pipeline.message_bus.exchange import Exchange
+    from xml_pipeline.message_bus.exchange import Exchange, Taker
     from xml_pipeline.message_bus.ingress import Ingress
     from xml_pipeline.message_bus.thread_registry import ThreadRegistry
 
@@ -92,12 +92,43 @@ class Gateway:
             patience.on_failure = lambda error: self._cancel(exchange.conversation_id, error)
             return await exchange.first()
 
+    def begin(self, arrival: Arrival, taker: Taker) -> str:
+        """`request` without waiting, neither for room nor for the answer.
+
+        Args:
+            arrival: what came; its payload an instance.
+            taker: gets the first answer's payload, or the error, as soon as there is one; see `Exchange.hand_to`.
+
+        Returns:
+            The conversation's id, for `give_up`.
+
+        Raises:
+            Overloaded: there is no room.
+            PipelineError: it cannot be admitted.
+        """
+        exchange = self._ingress.admit_now(
+            arrival.target,
+            arrival.payload,
+            from_id=arrival.sender,
+            routing_table=arrival.peer_table,
+            extensions=canonical_elements(arrival.extensions) if arrival.extensions else "",
+            vouched=True,
+            deadline=arrival.deadline,
+        )
+        exchange.hand_to(taker)
+        if arrival.on_begin is not None:
+            arrival.on_begin(exchange.conversation_id)
+        return exchange.conversation_id
+
+    def give_up(self, conversation_id: str) -> None:
+        """Cancel what `begin` began: whoever asked does not wait any more."""
+        self._cancel(conversation_id, ConversationCancelled("whoever asked was cancelled", step="request"))
+
     async def _first(self, exchange: Exchange) -> Any:
         try:
             return await exchange.only()
         except asyncio.CancelledError:
-            error = ConversationCancelled("whoever asked was cancelled", step="request")
-            self._cancel(exchange.conversation_id, error)
+            self.give_up(exchange.conversation_id)
             raise
 
     async def stream(self, arrival: Arrival, timeout: float | None = None) -> AsyncGenerator[Any, None]:

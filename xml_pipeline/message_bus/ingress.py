@@ -11,7 +11,7 @@ import asyncio
 import unicodedata
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from third_party.xmlable import codec_of
 from xml_pipeline.config import name_fault
@@ -39,6 +39,7 @@ from xml_pipeline.message_bus.thread_registry import Conversation, ConversationS
 from xml_pipeline.strict_xml import parse_strict
 
 if TYPE_CHECKING:
+    from third_party.xmlable import Codec
     from xml_pipeline.config import Limits
     from xml_pipeline.message_bus.dead_letters import DeadLetter
     from xml_pipeline.message_bus.events import EventHub
@@ -53,6 +54,9 @@ _ON_THE_MESH = "mesh:"
 _MAX_GOOD_SENDERS = 10_000
 """Names of senders remembered as checked; beyond it they are checked anew."""
 
+
+_Message: TypeAlias = "tuple[str, str, str | None, str, Codec[Any] | None]"
+"""A message before it is admitted: its queue, sender and target in XML, the payload's text and codec."""
 
 _ENVELOPE_OVERHEAD = 512
 _SOME_THREAD_ID = "0" * 36
@@ -119,6 +123,26 @@ class Ingress:
         vouched: bool = False,
         deadline: float = 0.0,
     ) -> Exchange:
+        """`admit_now`, but unless ``wait`` is false, wait for room where the queues are full."""
+        written = self._written(target, payload, from_id, routing_table, extensions, vouched)
+        queue = written[0]
+        if not wait:
+            self._scheduler.check_room(queue)
+        elif self._scheduler.is_full(queue):
+            await self._wait_for_room(queue)
+        return self._admit(written, target, from_id, thread_id, routing_table, stream, extensions, deadline)
+
+    def admit_now(
+        self,
+        target: str | None,
+        payload: Any,
+        *,
+        from_id: str,
+        routing_table: str | None = None,
+        extensions: str = "",
+        vouched: bool = False,
+        deadline: float = 0.0,
+    ) -> Exchange:
         """Admit a payload for a target, and return what will come back; see `StreamPump.inject` for what is raised.
 
         Args:
@@ -126,9 +150,17 @@ class Ingress:
             vouched: the sender is on the mesh, and the caller found out who it is. Never for what programs say.
             deadline: in the loop's time, after which its handler is not started; 0.0 for none.
         """
+        written = self._written(target, payload, from_id, routing_table, extensions, vouched)
+        self._scheduler.check_room(written[0])
+        return self._admit(written, target, from_id, None, routing_table, False, extensions, deadline)
+
+    def _written(
+        self, target: str | None, payload: Any, from_id: str, peer_table: str | None, extensions: str, vouched: bool
+    ) -> _Message:
+        """Check and write a message. Before anything is begun: a refused one must leave no trace."""
         from_xml = self._good_senders.get(from_id) or self._checked_sender(from_id, vouched)
-        if routing_table is not None:
-            self._check_peer_table(routing_table)
+        if peer_table is not None:
+            self._check_peer_table(peer_table)
         written = self._writer.write(payload)
         text = written.text
         table = self._current.table
@@ -136,15 +168,24 @@ class Ingress:
         listener = table.listeners.get(queue)
         to_xml = None if not target else escape_text(target) if listener is None else listener.xml_name
         length = len(text) + len(from_xml) + len(to_xml or "") + len(extensions)
-        if 4 * length + _ENVELOPE_OVERHEAD > self._limits.max_message_bytes:
-            # It may be too large. Before anything is begun: a refused message must leave no trace.
+        if 4 * length + _ENVELOPE_OVERHEAD > self._limits.max_message_bytes:  # it may be too large
             self._check_size(message_text(text, from_xml, to_xml, _SOME_THREAD_ID, extensions))
-        if not wait:
-            self._scheduler.check_room(queue)
-        elif self._scheduler.is_full(queue):
-            await self._wait_for_room(queue)
+        return queue, from_xml, to_xml, text, None if listener is None else listener.codecs.get(written.name)
+
+    def _admit(
+        self,
+        message: _Message,
+        target: str | None,
+        from_id: str,
+        thread_id: str | None,
+        peer_table: str | None,
+        stream: bool,
+        extensions: str,
+        deadline: float,
+    ) -> Exchange:
+        queue, from_xml, to_xml, text, codec = message
         try:
-            conversation = self._begin(from_id, thread_id, routing_table)
+            conversation = self._begin(from_id, thread_id, peer_table)
             exchange = Exchange(queue, from_id, conversation.id)
             frame = self._registry.open_root(conversation, queue, exchange)
             wire = message_text(text, from_xml, to_xml, frame.id, extensions)
@@ -153,9 +194,7 @@ class Ingress:
             raise
         state = self._mint.external(conversation, frame, from_id, target or None, wire, text)
         state.deadline = deadline
-        if listener is not None:
-            # Decided for good when it is routed; until then it says what the payload is expected to be.
-            state.codec = listener.codecs.get(written.name)
+        state.codec = codec  # decided for good when it is routed; until then it says what the payload is expected to be
         return self._enter(state, conversation, exchange, queue, stream)
 
     async def admit_raw(
