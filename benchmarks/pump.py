@@ -69,7 +69,7 @@ async def _run(load: Load, size: Size) -> Sample:
         async def idle() -> None:
             await pump.wait_idle()
             if load.hooked:
-                await pump.engine.dispatcher.wait_until_at_rest()  # a hook is acknowledged to after the outcome
+                await pump.engine.dispatcher.turns.wait_until_at_rest()  # a hook is acknowledged to after the outcome
             if load.watched:
                 await pump.engine.events.flush()
 

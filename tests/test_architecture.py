@@ -19,6 +19,7 @@ ROWS: list[tuple[str, list[str]]] = [
         [
             "third_party.xmlable",
             "xml_pipeline.errors",
+            "xml_pipeline.log_crowd",
             "xml_pipeline.strict_xml",  # the one parser, which the envelope builds on
             f"{BUS}.message_state",
             "xml_pipeline.envelope",
@@ -95,6 +96,8 @@ ENGINE_OF_THE_BUS = {
     "lending",
     "outlet",
     "turn_events",
+    "driver",
+    "turns",
     "dispatch",
     "engine",
     "lifecycle",

@@ -12,7 +12,7 @@ __all__ = ["put_documents", "summary", "until"]
 
 async def put_documents(mesh: AgentMesh, numbers: range) -> None:
     """Put documents: the one of number 5 has five words."""
-    print(f"put documents {numbers[0]} to {numbers[-1]}")  # noqa: T201
+    print(f"put documents {numbers[0]} to {numbers[-1]}", flush=True)  # noqa: T201
     for number in numbers:
         await mesh.kv.put(f"pipeline.document-{number}.raw", json.dumps({"text": "  word " * number}))
 

@@ -23,7 +23,7 @@ STAGES = ["extract", "count", "report"]
 
 
 async def start(stage: str, url: str) -> Process:
-    print(f"start {stage}")
+    print(f"start {stage}", flush=True)
     command = ["-m", "xml_pipeline.cli", "run", str(FOLDER / f"{stage}.yaml"), "--mesh", url]
     return await asyncio.create_subprocess_exec(sys.executable, *command, stdin=DEVNULL)
 
@@ -38,7 +38,7 @@ async def main() -> None:
                 nodes[name] = await start(name, mesh.url)
             await until(mesh, "report", 5)
 
-            print("kill count")
+            print("kill count", flush=True)
             nodes["count"].kill()
             await nodes["count"].wait()
             await put_documents(mesh, range(6, 11))

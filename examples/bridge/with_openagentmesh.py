@@ -25,7 +25,7 @@ async def main() -> None:
     logging.getLogger("xml_pipeline").setLevel(logging.CRITICAL)
     async with AgentMesh.local() as mesh:
         async with await bootstrap(FOLDER / "desk.yaml", mesh_url=mesh.url) as pump:
-            print("start words.py")
+            print("start words.py", flush=True)
             peer = await asyncio.create_subprocess_exec(sys.executable, str(FOLDER / "words.py"), mesh.url)
             code = await peer.wait()
             await pump.wait_idle()

@@ -41,6 +41,7 @@ async def tick() -> Tick:
 
 async def main() -> None:
     async with mesh:
+        # The package follows the catalog, and tells nobody when it has changed; its `kv.watch` sees other keys only.
         while not any(entry.name == "desk.clerk" for entry in await mesh.catalog()):  # noqa: ASYNC110
             await asyncio.sleep(0.1)
         contract = await mesh.contract("desk.clerk")

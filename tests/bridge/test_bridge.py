@@ -293,6 +293,30 @@ async def test_what_runs_holds_up_no_later_reload(file, mesh):
         await until_names(mesh, "two")
 
 
+async def test_what_is_exposed_no_more_leaves_the_catalog_before_its_calls_end(file, mesh):
+    async with await StreamPump.from_yaml(file.write("expose: [{listener: hold}]\n", "[hold]")) as pump:
+        await until_names(mesh, "org.hold")
+        (call,) = await begun(mesh, "a")
+        file.write("expose: []\n", "[hold]")
+        assert pump.reload_config().success
+        await until_names(mesh)
+        assert not call.done()
+        go().set()
+        assert await call == {"reply": "a"}
+
+
+async def test_at_the_end_of_the_pump_too(file, mesh):
+    async with await StreamPump.from_yaml(file.write("expose: [{listener: hold}]\n", "[hold]")) as pump:
+        await until_names(mesh, "org.hold")
+        (call,) = await begun(mesh, "a")
+        ending = asyncio.create_task(pump.shutdown(60.0))
+        await until_names(mesh)
+        assert not call.done() and not ending.done()
+        go().set()
+        assert await call == {"reply": "a"}
+        await ending
+
+
 def go():
     import bridged_app
 

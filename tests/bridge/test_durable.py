@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-from dataclasses import dataclass
 
 import pytest
 
+from tests.bridge.clerk import Clerk, Order, order, taking, until_none_is_pending
 from tests.bridge.kit import organism
 from tests.mesh.kit import Tap, spin
 from xml_pipeline import HandlerMetadata, HandlerResponse
@@ -16,26 +16,6 @@ from xml_pipeline.bridge import subject_durable
 from xml_pipeline.mesh.errors import StorageError
 from xml_pipeline.mesh.jetstream import JetStream
 from xml_pipeline.message_bus.gateway import Gateway
-
-
-@dataclass
-class Order:
-    number: int
-
-
-class Clerk:
-    def __init__(self) -> None:
-        self.taken = asyncio.Queue[int]()
-        self.done: list[int] = []
-        self.go = asyncio.Event()
-        self.fails: set[int] = set()
-
-    async def take(self, order: Order, metadata: HandlerMetadata) -> None:
-        self.taken.put_nowait(order.number)
-        await self.go.wait()
-        if order.number in self.fails:
-            raise ValueError("no")
-        self.done.append(order.number)
 
 
 @pytest.fixture
@@ -46,28 +26,6 @@ def clerk():
 @pytest.fixture
 def quickly(monkeypatch):
     monkeypatch.setattr(subject_durable, "_FIRST_DELAY", 0.01)
-
-
-def taking(url, clerk, **entry):
-    said = {"subscribe": "orders.new", "to": "clerk", "payload_class": Order, "durable": "clerk", **entry}
-    pump = organism(url, subjects=[said])
-    pump.register("clerk", clerk.take, Order)
-    return pump
-
-
-async def order(peer, number):
-    answer = await peer.request("orders.new", json.dumps({"number": number}).encode())
-    assert "stream" in json.loads(answer.data)
-
-
-async def pending(peer, stream):
-    info = json.loads((await peer.request(f"$JS.API.CONSUMER.INFO.{stream}.clerk", b"")).data)
-    return info["num_pending"] + info["num_ack_pending"]
-
-
-async def until_none_is_pending(peer, stream="mesh-clerk"):
-    while await pending(peer, stream):  # noqa: ASYNC110  # the server announces nothing
-        await asyncio.sleep(0.01)
 
 
 async def test_each_is_handled_and_then_no_more(server, peer, clerk):
@@ -265,8 +223,7 @@ async def test_what_breaks_us_is_tried_as_often_as_what_fails(server, peer, cler
 
 
 async def follows(peer, clerk, stream, subject, number):
-    answer = json.loads((await peer.request(subject, json.dumps({"number": number}).encode())).data)
-    assert answer["stream"] == stream
+    assert await order(peer, number, subject) == stream
     await spin(lambda: number in clerk.done)
     await until_none_is_pending(peer, stream)
 

@@ -14,7 +14,8 @@ from tests.bridge.kit import Ask, Told, echo, organism
 from tests.mesh.kit import Tap, echo_on, plain_peer, spin, until_names
 from xml_pipeline import HandlerMetadata, HandlerResponse, StreamPump
 from xml_pipeline.errors import PipelineError
-from xml_pipeline.mesh import AgentContract, AgentMesh, EmbeddedServer
+from xml_pipeline.mesh import AgentContract, AgentMesh, AgentSpec, EmbeddedServer
+from xml_pipeline.mesh.agent import Agent
 
 ROUNDS = int(os.environ.get("XML_PIPELINE_GROWTH", "5"))
 """Each is fifty agents, or as much of something else; 20 for a thousand."""
@@ -76,6 +77,23 @@ class Agents:
     async def _enter(self, names):
         entries = [{"name": name, "description": name} for name in names]
         await (await self._js.key_value("mesh-catalog")).put("catalog", json.dumps(entries).encode())
+
+
+async def test_agents_that_are_offered_and_withdrawn(server):
+    async def nothing() -> None: ...
+
+    async with AgentMesh(server.url) as host:
+
+        async def one_round(number):
+            agents = [Agent.of(AgentSpec(name=f"a.n{number}x{index}"), nothing) for index in range(10)]
+            await asyncio.gather(*(host.offer(agent) for agent in agents))
+            await asyncio.gather(*(host.withdraw(agent.name, 5.0) for agent in agents))
+
+        await one_round(0)
+        before = held()
+        for number in range(ROUNDS):
+            await one_round(number + 1)
+        assert grown(before) == {}
 
 
 @pytest.mark.parametrize("calls", [False, True])

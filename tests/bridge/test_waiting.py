@@ -13,9 +13,9 @@ import pytest
 
 from tests.bridge.kit import Ask, Told, echo, organism
 from tests.mesh.kit import Gate, Tap, spin, until_names
-from xml_pipeline.bridge import waiting
+from xml_pipeline.bridge import sink, waiting
 from xml_pipeline.errors import DeadlineExceeded, NoAnswer, Overloaded
-from xml_pipeline.mesh import AgentSpec, EmbeddedServer
+from xml_pipeline.mesh import AgentSpec, EmbeddedServer, MeshTimeout
 from xml_pipeline.mesh.link import Link
 
 WAYS = {
@@ -41,7 +41,7 @@ def among_others(url, way):
 
 def under_way(pump):
     """How much of the listener called `out` is."""
-    return next(part for _, part in pump.attachments[0]._parts if part.listeners[0].name == "out")._under_way
+    return next(part for _, part in pump.attachments[0]._parts if part.listeners[0].name == "out").under_way
 
 
 @contextlib.contextmanager
@@ -192,3 +192,57 @@ async def test_events_are_not_sent_while_the_server_takes_nothing(server, peer, 
         congested = False
         while b"<Message>one" not in (await tap.next()).data:
             pass
+
+
+# -- a value that the server does not confirm
+
+
+async def do_put(pump, message):
+    with pytest.raises(NoAnswer, match="without an answer"):  # it is done, and answers nothing
+        await pump.request("out", Ask(message), timeout=None)
+
+
+async def test_a_put_that_is_not_confirmed_in_time_may_have_been_written_and_says_so(lasting_server, monkeypatch):
+    monkeypatch.setattr(sink, "_MOMENT", 1.0)  # for a slow machine
+    monkeypatch.setattr(sink, "_SHARE", 0.5)
+    put = {"put": "out.{message}", "listener": "out", "payload_class": Ask, "timeout": 2.0}
+    async with organism(lasting_server.url, kv=[put]) as pump:
+        await do_put(pump, "before")
+        with stopped(lasting_server):
+            with pytest.raises(DeadlineExceeded) as caught:
+                await pump.request("out", Ask("a"), timeout=None)
+            assert caught.value.detail.startswith("the key 'out.a' of the mesh: timeout: out.a may have been written")
+        mesh = pump.attachments[0].mesh
+        async with contextlib.aclosing(mesh.kv.watch("out.a")) as values:
+            assert json.loads(await anext(values)) == {"message": "a", "n": 1}  # which it was
+        assert (await mesh.kv.entry("out.a")).revision == (await mesh.kv.entry("out.before")).revision + 1  # once
+
+
+async def test_a_put_waits_for_its_confirmation_as_long_as_its_timeout_says(lasting_server):
+    put = {"put": "out.{message}", "listener": "out", "payload_class": Ask, "timeout": 60.0}
+    async with organism(lasting_server.url, kv=[put]) as pump:
+        mesh = pump.attachments[0].mesh
+        mesh.parts.jetstream._timeout = 0.05  # of all that says nothing else
+        with stopped(lasting_server):
+            async with asyncio.TaskGroup() as group:
+                group.create_task(do_put(pump, "a"))
+                await spin(lambda: under_way(pump).number)
+                with pytest.raises(MeshTimeout):
+                    await mesh.kv.get("out.a")
+                os.kill(lasting_server.pid, signal.SIGCONT)
+        mesh.parts.jetstream._timeout = 5.0
+        assert json.loads(await mesh.kv.get("out.a")) == {"message": "a", "n": 1}
+
+
+async def test_what_was_not_sent_does_not_say_that_it_may_have_been_written(lasting_server, monkeypatch):
+    monkeypatch.setattr(sink, "_MOMENT", 1.0)
+    monkeypatch.setattr(sink, "_SHARE", 0.5)
+    put = {"put": "out.{message}", "listener": "out", "payload_class": Ask, "timeout": 2.0}
+    async with organism(lasting_server.url, kv=[put]) as pump:
+        lasting_server.kill()
+        await spin(lambda: not pump.attachments[0].mesh.is_connected)
+        with pytest.raises(DeadlineExceeded) as caught:
+            await pump.request("out", Ask("a"), timeout=None)
+        assert caught.value.detail == (
+            "the key 'out.a' of the mesh: timeout: There was no connection to the mesh in time."
+        )

@@ -146,3 +146,184 @@ def test_files_that_do_not_belong_to_it_change_nothing(start, organism, changed)
 def test_a_broken_file_at_the_very_start_ends_it_even_with_reload(cli, organism, changed):
     changed("organism.yaml", "organism: {}")
     assert cli("run", "--reload").code == 3
+
+
+RESTARTING = """
+import os, signal, sys
+from xml_pipeline.cli import loop
+from xml_pipeline.cli.main import main
+
+sys.orig_argv = [sys.executable, "-m", "xml_pipeline.cli", *sys.argv[1:]]
+"""
+
+TOLD_AFTER_THE_LOOP = """
+serve = loop.run_coroutine
+
+def run_coroutine(*args, **options):
+    code = serve(*args, **options)
+    os.kill(os.getpid(), signal.SIGTERM)
+    return code
+
+loop.run_coroutine = run_coroutine
+sys.exit(main())
+"""
+
+TOLD_AT_THE_LAST_MOMENT = """
+become = os.execv
+
+def execv(*args):
+    os.kill(os.getpid(), signal.SIGTERM)
+    become(*args)
+
+os.execv = execv
+sys.exit(main())
+"""
+
+TOLD = """
+import asyncio, signal
+
+async def until_told():
+    gate = asyncio.Event()
+    asyncio.get_running_loop().add_signal_handler(signal.SIGUSR1, gate.set)
+    print("working", flush=True)
+    await gate.wait()
+"""
+
+WORKING = HANDLERS.replace("await asyncio.Event().wait()", "from told import until_told; await until_told()")
+
+
+def at_work(start, changed):
+    """Start it, and have it work at a message until SIGUSR1."""
+    changed("told.py", TOLD)
+    changed("handlers.py", WORKING)
+    running = start("run", "--reload", "--send", "echo", '{"text": "hang"}')
+    running.wait_for("working")
+    return running
+
+
+def starts(running):
+    return sum("is running" in line for line in running.out)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_while_it_drains_for_a_restart_ends_it_for_good(start, organism, changed, number):
+    running = at_work(start, changed)
+    changed("handlers.py", HANDLERS)
+    running.wait_for("stopping (handlers.py changed): ")
+    running.signal(number)
+    running.wait_for(f"stopping for good ({number.name}), it is not started anew")
+    running.signal(signal.SIGUSR1)
+    assert running.end() == 0, running
+    assert "everything was finished" in running.out[-1]
+    assert starts(running) == 1, running
+
+
+def test_the_second_signal_while_it_drains_for_a_restart_ends_it_at_once(start, organism, changed):
+    running = at_work(start, changed)
+    changed("handlers.py", HANDLERS)
+    running.wait_for("stopping (handlers.py changed): ")
+    running.signal(signal.SIGTERM)
+    running.wait_for("stopping for good (SIGTERM)")
+    running.signal(signal.SIGTERM)
+    assert running.end() == 130, running
+
+
+def test_a_source_that_changes_while_it_stops_does_not_start_it_anew(start, organism, changed):
+    running = at_work(start, changed)
+    running.signal(signal.SIGTERM)
+    running.wait_for("stopping (SIGTERM)")
+    changed("handlers.py", HANDLERS)
+    running.wait_for("handlers.py changed, for the next start")
+    running.signal(signal.SIGUSR1)
+    assert running.end() == 0, running
+    assert starts(running) == 1, running
+
+
+def test_a_signal_between_the_drain_and_the_restart_ends_it(start, organism, changed):
+    running = start("run", "--reload", program=RESTARTING + TOLD_AFTER_THE_LOOP)
+    running.wait_for("is running")
+    changed("handlers.py", HANDLERS + "\n")
+    assert running.end() == 0, running
+    assert starts(running) == 1, running
+
+
+def test_a_signal_at_the_last_moment_before_the_restart_ends_it(start, organism, changed):
+    running = start("run", "--reload", program=RESTARTING + TOLD_AT_THE_LAST_MOMENT)
+    running.wait_for("is running")
+    changed("handlers.py", HANDLERS + "\n")
+    assert running.end() == -signal.SIGTERM, running
+    assert starts(running) == 1, running
+
+
+def waiting_for_a_change(start, changed):
+    running = start("run", "--reload", "--send", "echo", '{"text": "hi"}')
+    running.wait_for("answer: ")
+    changed("handlers.py", f"{HANDLERS}\nundefined\n")
+    running.wait_for("not started; waiting for a change")
+    return running
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_while_it_waits_for_a_change_ends_it(start, organism, changed, number):
+    running = waiting_for_a_change(start, changed)
+    running.signal(number)
+    assert running.end() == 0, running
+    assert running.out[-1] == "stopped; nothing was running"
+
+
+def test_a_hangup_while_it_waits_for_a_change_has_it_try_again(start, organism, changed):
+    running = waiting_for_a_change(start, changed)
+    running.signal(signal.SIGHUP)
+    running.wait_for("not started; waiting for a change", times=2)
+    running.signal(signal.SIGTERM)
+    assert running.end() == 0, running
+
+
+def test_a_hangup_while_it_stops_reloads_nothing(start, organism, changed):
+    running = at_work(start, changed)
+    running.signal(signal.SIGTERM)
+    running.wait_for("stopping (SIGTERM)")
+    running.signal(signal.SIGHUP)
+    running.wait_for("organism.yaml is not reloaded, for it is stopping")
+    running.signal(signal.SIGUSR1)
+    assert running.end() == 0, running
+    assert not any(line.startswith("reloaded") for line in running.out), running
+
+
+def test_a_thread_that_does_not_end_does_not_keep_it_from_starting_anew(start, organism, changed):
+    changed(
+        "handlers.py",
+        HANDLERS.replace(
+            "await asyncio.Event().wait()",
+            "import threading; print('working', flush=True); await asyncio.to_thread(threading.Event().wait)",
+        ),
+    )
+    running = start("run", "--reload", "--timeout", "0", "--send", "echo", '{"text": "hang"}')
+    running.wait_for("working")
+    changed("handlers.py", HANDLERS.replace('case "hang"', 'case "never"'))
+    running.wait_for("answer: Pong(text='echo hang')")
+    running.signal(signal.SIGTERM)
+    running.end()
+
+
+DISPOSITION = """
+sys.orig_argv = [sys.executable, "-c", "import signal; print(repr(signal.getsignal(signal.SIGHUP)), flush=True)"]
+sys.exit(main())
+"""
+
+
+@pytest.mark.parametrize("how", ["asyncio.Event().wait()", "asyncio.to_thread(__import__('threading').Event().wait)"])
+def test_a_hangup_while_the_new_program_begins_does_not_end_it(start, organism, changed, how):
+    work = f"print('working', flush=True); await {how}"
+    changed("handlers.py", HANDLERS.replace("await asyncio.Event().wait()", work))
+    arguments = ["run", "--reload", "--timeout", "0", "--send", "echo", '{"text": "hang"}']
+    running = start(*arguments, program=RESTARTING + DISPOSITION)
+    running.wait_for("working")
+    changed("handlers.py", HANDLERS)
+    running.wait_for("<Handlers.SIG_IGN: 1>")
+    assert running.end() == 0, running
+
+
+def test_a_process_that_a_restarted_organism_starts_is_not_taken_for_its_successor(cli, organism, changed):
+    changed("organism.yaml", "organism: {}")
+    assert cli("run", "--reload", env={"XML_PIPELINE_RESTARTED": "1"}).code == 3

@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 import importlib.util
-import os
 import signal
 import subprocess
 import sys
-import time
 
 import pytest
-
-from xml_pipeline.cli.signals import StopSignals, Watchdog
 
 from .conftest import DEADLINE, IMPATIENT, ORGANISM
 from .forked import ENVIRONMENT
@@ -40,6 +36,15 @@ async def slow(payload, metadata):
 FLOOD = """
   - {name: flood, payload_class: handlers.Ping, handler: handlers.flood, description: Sends many.}
   - {name: slow, payload_class: handlers.Note, handler: handlers.slow, description: Waits for a signal.}
+"""
+
+HEAP = """
+import gc
+MADE_AT_THE_START = [[]]
+
+async def echo(payload, metadata):
+    looked_at = any(each is MADE_AT_THE_START for each in gc.get_objects())
+    return HandlerResponse.respond(Pong(f"is looked at: {looked_at}"))
 """
 
 BLOCK = """
@@ -81,6 +86,15 @@ def test_a_signal_stops_it_and_it_exits_0(start, organism, number):
     assert running.out[1].endswith(" to finish, at most 30 s")
     assert running.out[2].startswith("stopped after 0.")
     assert "everything was finished; messages: " in running.out[2]
+
+
+def test_what_was_there_at_the_start_is_no_business_of_the_garbage_collector(start, organism):
+    with (organism / "handlers.py").open("a") as file:
+        file.write(HEAP)
+    running = start("run", "--send", "echo", '{"text": "hi"}')
+    running.wait_for("answer: Pong(text='is looked at: False')")
+    running.signal(signal.SIGTERM)
+    assert running.end() == 0, running
 
 
 def test_a_first_message_is_sent_and_shown_and_then_it_serves(start, organism):
@@ -171,27 +185,6 @@ def test_a_second_signal_ends_it_even_when_a_handler_blocks_the_loop(start, orga
     running.wait_for("tick", times=len(running.out) + 5)  # the first one has been taken
     running.signal(signal.SIGTERM)
     assert running.end() == 130, running
-
-
-async def test_a_signal_that_make_passes_on_is_not_a_second_one(monkeypatch):
-    stopped, ended, clock = [], [], [100.0]
-    monkeypatch.setattr(os, "_exit", ended.append)
-    monkeypatch.setattr(time, "monotonic", lambda: clock[0])
-    watchdog = Watchdog(60, list, print)
-    signals = StopSignals(stopped.append, lambda: None, watchdog)
-    monkeypatch.setenv("MAKELEVEL", "1")
-    signals._on_stop(signal.SIGTERM, None)
-    signals._on_stop(signal.SIGTERM, None)
-    assert ended == []
-    clock[0] += 1
-    signals._on_stop(signal.SIGTERM, None)
-    assert ended == [130]
-    monkeypatch.delenv("MAKELEVEL")
-    signals = StopSignals(stopped.append, lambda: None, watchdog)
-    signals._on_stop(signal.SIGTERM, None)
-    signals._on_stop(signal.SIGTERM, None)
-    assert ended == [130, 130]
-    watchdog.cancel()
 
 
 def test_a_pump_that_a_handler_stops_ends_the_command(start, organism):

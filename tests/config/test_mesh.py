@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import json
+from collections.abc import Iterable
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import BaseModel
 
 from xml_pipeline.config import InvalidConfiguration, OrganismConfig
 from xml_pipeline.config.mesh import (
@@ -43,6 +46,8 @@ SHORT = {
     "SEGMENTS": "is not made of segments of letters, digits, '_' and '-'",
     "ADDRESSES": "must be 'local', or addresses like nats://host:4222 or tls://host:4222, separated by commas",
     "FOR AGENTS": "names that begin with 'mesh:' are reserved for mesh agents",
+    "FROM S": "to: greeter, payload_class: handlers.Greeting, stream: s",
+    "BOTH": "each needs one of its own",
     "NEEDS AS": "needs 'as', the name that it has on the mesh:",
 }
 
@@ -247,6 +252,12 @@ subjects: [{subscribe: a, to: greeter, CLASS, durable: d, dead_letters: 'x.{name
     10:102 mesh.subjects[0].dead_letters: 'x.{name}' SEGMENTS, joined by dots
 subjects: [{subscribe: a, to: greeter, CLASS, durable: d},{subscribe: b, to: greeter, CLASS, durable: d}]
     10:159 mesh.subjects[1].durable: 'd' is that of subjects[0] too; each needs one of its own
+subjects: [{subscribe: a, to: greeter, CLASS, durable: d.e},{subscribe: b, to: greeter, CLASS, durable: d_e}]
+    10:161 mesh.subjects[1].durable: 'd_e', and 'd.e' of subjects[0], are both 'd_e' on the server; BOTH
+subjects: [{subscribe: a, to: greeter, CLASS, durable: d.e, stream: s},{subscribe: b, to: greeter, CLASS, durable: d_e}]
+    10:172 mesh.subjects[1].durable: 'd_e', and 'd.e' of subjects[0], are both 'd_e' on the server; BOTH
+subjects: [{subscribe: a, FROM S, durable: d_e},{subscribe: b, FROM S, durable: d.e}]
+    10:183 mesh.subjects[1].durable: 'd.e', and 'd_e' of subjects[0], are both 'd_e' on the server; BOTH
 subjects: [{subscribe: a, to: greeter, CLASS, durable: d, max_deliver: 0, max_in_flight: -1, ack_wait: 0}]
     10:101 mesh.subjects[0].max_deliver: must be at least 1, not 0
     10:119 mesh.subjects[0].max_in_flight: must be at least 1, not -1
@@ -336,6 +347,123 @@ def problems(organism: Organism, *lines: str) -> list[str]:
 def test_what_is_wrong_is_told_with_its_place(organism: Organism, line: str, expected: list[str]) -> None:
     assert expected
     assert problems(organism, line) == expected
+
+
+VARIANTS: dict[str, tuple[type[BaseModel], str, str, str]] = {
+    "a listener that is called": (ExposeConfig, "expose: [{listener: greeter}]", "*", ""),
+    "a listener that is only shown": (
+        ExposeConfig,
+        "expose: [{listener: greeter, invocable: false}]",
+        "as description tags version",
+        "is only for what others may call",
+    ),
+    "an agent": (
+        MeshAgentConfig,
+        "agents: [{name: a}]",
+        "as payload_class output_class description timeout idempotent",
+        "is only for 'subscribe'",
+    ),
+    "agents by a pattern": (
+        MeshAgentConfig,
+        "agents: [{pattern: 'a.*'}]",
+        "timeout idempotent",
+        "is not for a 'pattern', to: is only for 'subscribe'",
+    ),
+    "a publisher": (MeshAgentConfig, "agents: [{subscribe: a, to: greeter, CLASS}]", "", "is not for 'subscribe'"),
+    "a watch": (KVConfig, "kv: [{watch: a, to: greeter, CLASS}]", "resume echo", "is only for 'put'"),
+    "a put": (KVConfig, "kv: [{put: a, listener: x, CLASS}]", "description timeout", "is only for 'watch'"),
+    "a subscription": (
+        SubjectConfig,
+        "subjects: [{subscribe: a, to: greeter, CLASS}]",
+        "queue durable echo max_in_flight",
+        "is only for 'publish', stream max_deliver ack_wait dead_letters: is only for 'durable'",
+    ),
+    "a durable subscription": (
+        SubjectConfig,
+        "subjects: [{subscribe: a, to: greeter, CLASS, durable: d}]",
+        "stream echo max_deliver max_in_flight ack_wait dead_letters queue",  # on 'queue' see below
+        "is only for 'publish'",
+    ),
+    "a publication": (
+        SubjectConfig,
+        "subjects: [{publish: a, listener: x, CLASS}]",
+        "description timeout",
+        "is only for 'subscribe'",
+    ),
+}
+"""Each way to use an entry: its model, what must be there, the keys that may be there, and what is said of all others,
+first in general, then of some of them."""
+ALTERNATIVES = {"name", "pattern", "subscribe", "publish", "watch", "put"}
+
+
+def keys_of(variant: str) -> tuple[list[str], dict[str, str]]:
+    """The keys that may be added to an entry, and those that may not, with what is said of each."""
+    model, base, allowed, said = VARIANTS[variant]
+    general, *special = said.split(", ")
+    faults = {key: fault for part in special for keys, fault in [part.split(": ")] for key in keys.split()}
+    keys = [field.alias or name for name, field in model.model_fields.items()]
+    added = [key for key in keys if f"{key}: " not in written_out(base) and (key in allowed or key not in ALTERNATIVES)]
+    if allowed == "*":
+        return added, {}
+    allowed_keys = allowed.split()
+    return (
+        [key for key in added if key in allowed_keys and not (key == "queue" and "durable" in base)],
+        {key: faults.get(key, general) for key in added if key not in allowed_keys},
+    )
+
+
+def with_defaults(variant: str, keys: Iterable[str]) -> str:
+    """The line of the variant with keys that have their defaults."""
+    model, base, _, _ = VARIANTS[variant]
+    defaults = {field.alias or name: field.get_default() for name, field in model.model_fields.items()}
+    return written_out(base).replace("}]", "".join(f", {key}: {json.dumps(defaults[key])}" for key in keys) + "}]")
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_a_key_that_would_not_be_heeded_is_refused_whatever_it_says(organism: Organism, variant: str) -> None:
+    _, misplaced = keys_of(variant)
+    line = with_defaults(variant, misplaced)
+    kind = line.partition(":")[0]
+    expected = {
+        f"10:{line.index(f', {key}: ') + len(key) + 7} mesh.{kind}[0].{key}: {fault}"
+        for key, fault in misplaced.items()
+    }
+    assert set(problems(organism, line)) == expected
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_a_key_in_its_place_may_have_its_default(organism: Organism, variant: str) -> None:
+    allowed, _ = keys_of(variant)
+    assert problems(organism, with_defaults(variant, allowed)) == []
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        (
+            "agents: [{name: a, pattern: ''}]",
+            "12 mesh.agents[0]: needs exactly one of 'name', 'pattern' and 'subscribe'",
+        ),
+        ("kv: [{watch: a, put: '', to: greeter, CLASS}]", "8 mesh.kv[0]: needs either 'watch' or 'put'"),
+        ("kv: [{put: ''}]", "8 mesh.kv[0]: needs either 'watch' or 'put'"),
+        (
+            "subjects: [{publish: a, subscribe: '', listener: x, CLASS}]",
+            "14 mesh.subjects[0]: needs either 'subscribe' or 'publish'",
+        ),
+        (
+            "subjects: [{subscribe: a, to: greeter, CLASS, durable: d, queue: ''}]",
+            "14 mesh.subjects[0]: has both 'queue' and 'durable'; nodes that share a 'durable' share the work anyway",
+        ),
+    ],
+)
+def test_one_of_several_keys_stands_alone_whatever_the_other_says(organism: Organism, line: str, said: str) -> None:
+    assert problems(organism, written_out(line)) == [f"10:{said}"]
+
+
+def test_names_that_the_server_makes_one_are_two_on_different_streams(organism: Organism) -> None:
+    names = ("d.e, stream: s", "d_e, stream: t")
+    first, second = (f"{{subscribe: a, to: greeter, CLASS, durable: {name}}}" for name in names)
+    assert problems(organism, written_out(f"subjects: [{first}, {second}]")) == []
 
 
 def test_all_that_is_wrong_is_told_at_once(organism: Organism) -> None:

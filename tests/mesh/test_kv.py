@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import os
+import signal
 from contextlib import aclosing
 
 import pytest
@@ -20,6 +23,7 @@ from xml_pipeline.mesh import (
     KVKeyNotFound,
     MeshTimeout,
     PayloadTooLarge,
+    Unconfirmed,
 )
 
 
@@ -348,6 +352,51 @@ async def test_what_is_no_such_model(kv, caplog):
 
 
 # -- when the server is away
+
+
+@contextlib.contextmanager
+def stopped(server):
+    """It is there, and does nothing."""
+    os.kill(server.pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        os.kill(server.pid, signal.SIGCONT)
+
+
+async def test_a_value_that_is_not_confirmed_in_time_may_have_been_stored(lasting_server):
+    async with AgentMesh(lasting_server.url) as mesh:
+        revision = await mesh.kv.put("a", "1")
+        with stopped(lasting_server), pytest.raises(Unconfirmed, match="a may have been written") as caught:
+            await mesh.kv.put("a", "2", timeout=0.2)
+        assert (caught.value.code, caught.value.timeout, caught.value.details) == ("timeout", 0.2, {"key": "a"})
+        async with aclosing(mesh.kv.watch_entries("a")) as entries:
+            async for entry in entries:
+                if entry.value == b"2":
+                    break
+        assert entry.revision == revision + 1  # once
+
+
+async def test_what_could_not_be_sent_was_not_stored(lasting_server):
+    async with AgentMesh(lasting_server.url) as mesh:
+        revision = await mesh.kv.put("a", "1")
+        link = mesh.parts.link
+        with stopped(lasting_server):
+            while not link.is_congested:
+                link.publish_now("b", b"x" * 500_000)
+                await asyncio.sleep(0)
+            with pytest.raises(MeshTimeout, match="nothing was sent") as caught:
+                await mesh.kv.put("a", "2", timeout=0.2)
+            assert not isinstance(caught.value, Unconfirmed)
+        assert await mesh.kv.put("a", "3") == revision + 1
+
+
+@pytest.mark.parametrize("timeout", ["1", None, float("nan"), float("inf"), True])
+async def test_what_is_no_time_limit_is_refused_before_anything_is_put(kv, timeout):
+    with pytest.raises((TypeError, ValueError)):
+        await kv.put("a", "1", timeout=timeout)
+    with pytest.raises(KVKeyNotFound):
+        await kv.get("a")
 
 
 async def test_without_a_connection_everything_is_refused_at_once(lasting_server):

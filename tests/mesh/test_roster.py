@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import aclosing
 
 import pytest
 
 from tests.mesh.kit import spin, until_names
-from xml_pipeline.mesh import AgentSpec, CallCancelled, NotFound
+from xml_pipeline.mesh import AgentMesh, AgentSpec, CallCancelled, NotFound, roster
 from xml_pipeline.mesh.agent import Agent
 
 
@@ -77,6 +78,93 @@ async def test_one_that_is_at_work_holds_up_no_other(host, mesh):
         assert await call == "x: slow"
         await leaving
         await until_names(mesh, "a.third")
+
+
+async def test_one_that_goes_is_in_the_catalog_no_more_while_it_finishes_what_it_has(host, mesh):
+    async with host:
+        desk = Desk("a.desk", "one")
+        await host.offer(desk.agent)
+        await until_names(mesh, "a.desk")
+        call = await desk.ask(mesh, "x")
+        leaving = asyncio.create_task(host.withdraw("a.desk", 60.0))
+        await until_names(mesh)
+        # Who looks after the dead has to know of it, should the host die now.
+        assert await mesh.parts.instances.all() == {host.instance_id: {"a.desk"}}
+        assert (await mesh.contract("a.desk")).name == "a.desk"
+        assert not leaving.done()
+        desk.go.set()
+        assert await call == "x: one"
+        await leaving
+        assert await mesh.parts.instances.all() == {}
+        with pytest.raises(NotFound):
+            await mesh.contract("a.desk")
+
+
+async def test_it_takes_requests_until_it_has_left_the_catalog(host, mesh, monkeypatch):
+    async with host:
+        desk = Desk("a.desk", "one")
+        desk.go.set()
+        await host.offer(desk.agent)
+        await until_names(mesh, "a.desk")
+        is_to_go, deactivate, listed = asyncio.Event(), host.parts.host.deactivate, []
+
+        async def late(*args):
+            listed.append(host.parts.catalog.entry("a.desk"))
+            await is_to_go.wait()
+            await deactivate(*args)
+
+        monkeypatch.setattr(host.parts.host, "deactivate", late)
+        leaving = asyncio.create_task(host.withdraw("a.desk", 60.0))
+        await until_names(mesh)
+        assert await mesh.call("a.desk", "x") == "x: one"
+        is_to_go.set()
+        await leaving
+        assert listed == [None]
+
+
+async def test_what_others_serve_too_stays_in_the_catalog(host, mesh, server):
+    async with host, AgentMesh(server.url) as other:
+        one, two = Desk("a.desk", "one"), Desk("a.desk", "two")
+        await host.offer(one.agent)
+        call = await one.ask(mesh, "x")
+        await other.offer(two.agent)
+        changes, told = [], asyncio.Event()
+
+        async def follow():
+            async with aclosing(mesh.catalog_changes()) as found:
+                async for change in found:
+                    changes.append((change.name, change.after is not None))
+                    told.set()
+
+        following = asyncio.create_task(follow())
+        await told.wait()
+        leaving = asyncio.create_task(host.withdraw("a.desk", 60.0))
+        await spin(lambda: host.registered("a.desk") is None)
+        one.go.set()
+        two.go.set()
+        assert await call == "x: one"
+        await leaving
+        await other.offer(Desk("a.last", "last").agent)
+        await spin(lambda: ("a.last", True) in changes)
+        following.cancel()
+        assert changes == [("a.desk", True), ("a.last", True)]
+        assert await mesh.call("a.desk", "y") == "y: two"
+
+
+async def test_one_that_cannot_leave_the_catalog_in_time_finishes_all_the_same(host, mesh, monkeypatch, caplog):
+    async with host:
+        desk = Desk("a.desk", "one")
+        await host.offer(desk.agent)
+        await until_names(mesh, "a.desk")
+        call = await desk.ask(mesh, "x")
+        monkeypatch.setattr(roster, "_UNLISTED_WITHIN", 0.0)
+        leaving = asyncio.create_task(host.withdraw("a.desk", 60.0))
+        await spin(lambda: not host.parts.host.names)
+        desk.go.set()
+        assert await call == "x: one"
+        await leaving
+        await until_names(mesh)
+    assert "leaving the mesh" not in caplog.text
 
 
 async def test_one_that_comes_back_before_it_has_gone_stays_known(host, mesh):

@@ -677,7 +677,7 @@ async def test_the_listeners_time_counts_from_before_on_intent():
 
 @pytest.mark.parametrize("where", ["on_acknowledged", "on_failed"])
 async def test_a_hook_that_never_ends_costs_no_slot(where, monkeypatch, caplog):
-    monkeypatch.setattr("xml_pipeline.message_bus.dispatch._HOOK_PATIENCE", 0.02)
+    monkeypatch.setattr("xml_pipeline.message_bus.turns._HOOK_PATIENCE", 0.02)
     never = asyncio.Event()
     pump = StreamPump(max_concurrent_handlers=1)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import uuid
+from collections import deque
 from dataclasses import dataclass, make_dataclass
 from typing import Any
 
@@ -50,9 +51,10 @@ async def calculate(payload: Add | Divide, metadata: HandlerMetadata) -> Handler
     return HandlerResponse.respond(Calculated(str(payload.a // payload.b)))
 
 
-async def test_one_listener_takes_several_classes_each_validated_as_itself() -> None:
+@pytest.mark.parametrize("several", [tuple, list, deque])
+async def test_one_listener_takes_several_classes_each_validated_as_itself(several: Any) -> None:
     pump = StreamPump()
-    pump.register("calculator.add", calculate, (Add, Divide))
+    pump.register("calculator.add", calculate, several((Add, Divide)))
     async with audited(pump):
         assert await pump.request("calculator.add", Add(2, 3)) == Calculated("5", "")
         assert await pump.request("calculator.add", Divide(7, 2)) == Calculated("3", "")
@@ -398,6 +400,31 @@ def test_two_classes_of_one_name_are_refused() -> None:
 def test_what_is_no_payload_class_is_refused(payload_class: Any) -> None:
     with pytest.raises((TypeError, ConfigurationError)):
         StreamPump().register("tool", echo, payload_class)
+
+
+@pytest.mark.parametrize(
+    ("given", "error", "said"),
+    [
+        ([], ConfigurationError, "listener 'x' needs at least one payload class"),
+        ((), ConfigurationError, "listener 'x' needs at least one payload class"),
+        ([Add, 5], TypeError, r"listener 'x': payload_class\[1\] must be a class, not 5"),
+        ((Add(), Divide), TypeError, r"listener 'x': payload_class\[0\] must be a class, not Add\(a=0, b=0\)"),
+        ([[Add]], TypeError, r"listener 'x': payload_class\[0\] must be a class, not \[<class "),
+        ([Add, str], TypeError, "listener 'x': .*str"),
+        ("app.Add", TypeError, "must be a class, or a list or tuple of classes, not 'app.Add'"),
+        (b"Add", TypeError, "must be a class, or a list or tuple of classes, not b'Add'"),
+        (None, TypeError, "must be a class, or a list or tuple of classes, not None"),
+        ({Add}, TypeError, "must be a class, or a list or tuple of classes, not {<class "),
+        (Add(), TypeError, r"must be a class, or a list or tuple of classes, not Add\(a=0, b=0\)"),
+    ],
+)
+def test_what_is_wrong_with_the_payload_classes_is_said(given: Any, error: type[Exception], said: str) -> None:
+    pump = StreamPump()
+    with pytest.raises(error, match=said):
+        pump.register("x", echo, given)
+    with pytest.raises(error, match=said):
+        pump.listener("x", given)(echo)
+    assert "x" not in pump.listeners
 
 
 def test_a_class_that_is_called_like_the_pumps_own_error_is_refused() -> None:

@@ -382,6 +382,7 @@ async def test_the_next_turn_is_held_to_the_table_without_naming_it() -> None:
             await pump.request("agent", Ask("cook"), thread_id=thread, routing_table="nothing")
         assert "runs under peer table 'bread' for life, not under 'nothing'" in caught.value.detail
         # What was refused has left no trace: the conversation is as it was, and so is its last answer.
+        await audit.idle()
         assert audit.statuses(thread)[-1] == "completed"
         assert await pump.wait(thread) == Reply("routing")
         assert await pump.request("agent", Ask("baker"), thread_id=thread) == Reply("sold")

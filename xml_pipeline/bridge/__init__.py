@@ -11,7 +11,8 @@ What its parts are; a line may use those above it:
 ``incoming outgoing waiting``         calls that come in and go out; until there is a connection
 ``kept``                              what came and nobody will handle
 ``part``                              what each entry of the ``mesh`` section becomes:
-``exposed peer discovered``           a listener as an agent; an agent as a listener, named or as it appears
+``exposed``                           a listener as an agent
+``outward peer discovered``           what leaves by a listener; an agent as a listener, named or as it appears
 ``kv_watched sink``                   keys that become messages; messages that become keys, or are published
 ``subject_followed subject_durable``  subjects that become messages: at most once, at least once
 ``event_feed``                        the pump's events

@@ -20,10 +20,9 @@ from xml_pipeline.bridge.event_feed import EventFeed
 from xml_pipeline.bridge.exposed import Exposed
 from xml_pipeline.bridge.incoming import IncomingCalls
 from xml_pipeline.bridge.outgoing import OutgoingCalls
+from xml_pipeline.bridge.outward import Outward
 from xml_pipeline.bridge.part_maker import PartMaker, entries_of
-from xml_pipeline.bridge.peer import MeshPeer
 from xml_pipeline.bridge.refused import Refused
-from xml_pipeline.bridge.sink import Sink
 from xml_pipeline.config import broadcast_group
 from xml_pipeline.config.mesh import MeshConfig
 from xml_pipeline.crypto import TrustStore
@@ -140,7 +139,7 @@ class Bridge:
         gone = [part for entry, part in before if part not in [kept for _, kept in parts]]
         new = [part for _, part in parts if part not in [known for _, known in before]]
         for part in new:
-            if isinstance(part, (*_OUTWARD, Discovered)):
+            if isinstance(part, (Outward, Discovered)):
                 part.open(self._mesh)  # its listener may be called as soon as this returns
         for part in gone:
             if isinstance(part, Discovered):
@@ -246,7 +245,6 @@ class Bridge:
 _FAREWELL = 30.0
 _PAUSE = 1.0
 """Seconds until what could not start tries again."""
-_OUTWARD = (Sink, MeshPeer)
 
 
 @dataclass(frozen=True, slots=True)

@@ -97,7 +97,7 @@ class Discovered:
     def listeners(self) -> Sequence[Listener]:
         """Those of the agents that are there."""
         peers = [agent.peer for agent in self._agents.values()]
-        return [listener for peer in peers if peer is not None for listener in peer.listeners]
+        return [listener for peer in peers if peer is not None for listener in peer.part.listeners]
 
     def inherit(self, other: Discovered, but: frozenset[str] = frozenset()) -> None:
         """Begin with what another entry offers, whose place this one takes: so there is no moment without it.
@@ -113,7 +113,7 @@ class Discovered:
             took, gave = peer.entry.payload_class, peer.entry.output_class
             assert isinstance(took, type)
             heir = self._peer(name, took, gave if isinstance(gave, type) else None, peer.entry.description)
-            if heir.listeners[0].name not in but:
+            if heir.part.listeners[0].name not in but:
                 self._agents[name] = _Agent(agent.entry, heir)
 
     async def start(self, mesh: AgentMesh) -> None:
@@ -130,7 +130,7 @@ class Discovered:
         self._mesh = mesh
         for agent in self._agents.values():
             if agent.peer is not None:
-                agent.peer.open(mesh)
+                agent.peer.part.open(mesh)
 
     async def refresh(self) -> None:
         """What stood in the way of an agent may be gone."""
@@ -306,11 +306,11 @@ class Discovered:
         assert isinstance(takes, type)
         peer = self._peer(contract.name, takes, gives if isinstance(gives, type) else None, contract.description)
         table = self._engine.table
-        (listener,) = peer.listeners
+        (listener,) = peer.part.listeners
         if known is not None and self._is_in_table(known):
-            table = table.without(known.listeners[0].name)
+            table = table.without(known.part.listeners[0].name)
         self._engine.swap(table.with_listener(listener))
-        peer.open(mesh)
+        peer.part.open(mesh)
         agent.peer, agent.contract = peer, said
 
     def _peer(self, name: str, takes: type, gives: type | None, description: str) -> MeshPeer:
@@ -326,11 +326,11 @@ class Discovered:
     def _withdraw(self, agent: _Agent) -> None:
         peer, agent.peer = agent.peer, None
         if peer is not None and self._mesh is not None and self._is_in_table(peer):
-            self._engine.swap(self._engine.table.without(peer.listeners[0].name))
+            self._engine.swap(self._engine.table.without(peer.part.listeners[0].name))
 
     def _is_in_table(self, peer: MeshPeer) -> bool:
         """Whether its listener is there, and not another one of that name, to which it gave way."""
-        (listener,) = peer.listeners
+        (listener,) = peer.part.listeners
         return self._engine.table.listeners.get(listener.name) is listener
 
 

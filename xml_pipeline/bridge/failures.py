@@ -66,15 +66,16 @@ _TO_MESH: Final[dict[str, type[MeshError]]] = {
 _KEPT: Final = frozenset({"no-answer", "budget", "hops"})
 
 
-def to_pump(error: MeshError, agent: str) -> PipelineError:
-    """What a failed call to an agent is for the listener that made it.
+def to_pump(error: MeshError, target: str, kind: str = "agent") -> PipelineError:
+    """What a failed call to an agent is for the listener that made it; a put and a publication likewise.
 
     Args:
         error: as the mesh raised it.
-        agent: who was called.
+        target: who was called, or what was sent to.
+        kind: what that is.
     """
     cls = _TO_PUMP.get(error.code, HandlerError)
-    return cls(f"the agent {agent!r} of the mesh: {error.code}: {error.message}", step="mesh", target=agent)
+    return cls(f"the {kind} {target!r} of the mesh: {error.code}: {error.message}", step="mesh", target=target)
 
 
 def to_mesh(error: PipelineError) -> MeshError:

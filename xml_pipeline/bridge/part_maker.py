@@ -106,24 +106,25 @@ class PartMaker:
                 return self._subject(said)
 
     def _agent(self, said: MeshAgentConfig) -> Part:
-        lending = self._engine.dispatcher.lending
+        lending = self._engine.dispatcher.lender.lending
         if said.subscribe:
             return self._followed(events_subject(said.subscribe), said, frames=True)
         if said.name and said.payload_class is not None:
-            return MeshPeer(said, lending, self._outgoing)
+            return MeshPeer(said, lending, self._outgoing).part
         return Discovered(said, self._engine, lending, self._outgoing)
 
     def _kv(self, said: KVConfig) -> Part:
         if said.watch:
             return KVWatched(said, self._engine.gateway, self._engine.dead_letters, self._has_put)
-        return Sink(said, said.put, put, self._engine.dispatcher.lending, self._origin)
+        return Sink(said, said.put, put, self._engine.dispatcher.lender.lending, self._origin).part
 
     def _subject(self, said: SubjectConfig) -> Part:
         if said.publish:
-            return Sink(said, said.publish, publish, self._engine.dispatcher.lending, self._origin)
+            return Sink(said, said.publish, publish, self._engine.dispatcher.lender.lending, self._origin).part
         is_own = None if said.echo else self._has_sent
         if said.durable:
-            return SubjectDurable(said, self._engine.gateway, self._engine.dead_letters, is_own, self._origin)
+            engine = self._engine
+            return SubjectDurable(said, engine.gateway, engine.dead_letters, is_own, self._origin, self._name)
         return self._followed(said.subscribe, said, queue=said.queue, max_in_flight=said.max_in_flight, is_own=is_own)
 
     def _followed(self, subject: str, said: MeshAgentConfig | SubjectConfig, **options: Any) -> Part:
@@ -136,9 +137,12 @@ class PartMaker:
 
     # -- what is our own
 
+    def _name(self) -> str:
+        return self._pump.config.name
+
     def _origin(self) -> str:
         """What every node of the organism sends with all it sends. A name may hold what a header may not."""
-        digest = hashlib.sha256(self._pump.config.name.encode("utf-8", "surrogatepass")).hexdigest()
+        digest = hashlib.sha256(self._name().encode("utf-8", "surrogatepass")).hexdigest()
         return f"organism:{digest[:32]}"
 
     def _has_put(self, change: KVEntry[bytes]) -> bool:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable
 from contextlib import AbstractContextManager, aclosing
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -19,10 +19,11 @@ from xml_pipeline.bridge.classes import MeshReply
 from xml_pipeline.bridge.failures import to_pump
 from xml_pipeline.bridge.forms import JsonForm
 from xml_pipeline.bridge.outgoing import END
-from xml_pipeline.bridge.waiting import UnderWay, until_connected
-from xml_pipeline.errors import HandlerError, RoutingError, ValidationError
+from xml_pipeline.bridge.outward import Outward
+from xml_pipeline.bridge.waiting import until_connected
+from xml_pipeline.errors import HandlerError, ValidationError
 from xml_pipeline.mesh import MeshError
-from xml_pipeline.message_bus.listener import Listener, make_listener
+from xml_pipeline.message_bus.listener import make_listener
 from xml_pipeline.message_bus.message_state import HandlerMetadata, HandlerResponse
 from xml_pipeline.strict_xml import canonical_bytes
 
@@ -45,6 +46,10 @@ class MeshPeer:
         entry: what the configuration says, with its classes.
         lending: what to enter while an answer is waited for, so that others may use the slot.
         calls: makes them.
+
+    Attributes:
+        entry: see above.
+        part: what the bridge has of it.
     """
 
     def __init__(
@@ -52,10 +57,8 @@ class MeshPeer:
     ) -> None:
         assert isinstance(entry.payload_class, type)
         self.entry = entry
-        self._lending = lending
+        self.part = Outward(entry.name, lending)
         self._calls = calls
-        self._under_way = UnderWay()
-        self._mesh: AgentMesh | None = None
         self._form = JsonForm([codec_of(entry.payload_class)])
         output = entry.output_class if isinstance(entry.output_class, type) else None
         self._answers_with: Codec[Any] | None = None if output is None else codec_of(output)
@@ -70,28 +73,12 @@ class MeshPeer:
             trusted=True,
             attached=True,
         )
-        self.listeners: Sequence[Listener] = (listener,)
-
-    async def start(self, mesh: AgentMesh) -> None:
-        """From now on it can be called."""
-        self.open(mesh)
-
-    def open(self, mesh: AgentMesh) -> None:
-        """`start`, for whoever cannot wait."""
-        self._mesh = mesh
-
-    async def refresh(self) -> None:
-        """Nothing of it depends on other listeners."""
-
-    async def stop(self, timeout: float) -> None:
-        """It brings nothing in; it can be called as long as there is a mesh."""
+        self.part.listeners = (listener,)
 
     async def _handle(self, payload: Any, metadata: HandlerMetadata) -> AsyncGenerator[HandlerResponse, None]:
-        mesh = self._mesh
-        if mesh is None:
-            raise RoutingError("the mesh is not open", step="mesh", target=self.entry.name)
+        mesh = self.part.mesh
         try:
-            with self._under_way:
+            with self.part.under_way:
                 async with aclosing(self._answers(mesh, payload, metadata)) as answers:
                     async for answer in answers:
                         yield HandlerResponse.respond(answer)
@@ -100,13 +87,13 @@ class MeshPeer:
 
     async def _answers(self, mesh: AgentMesh, payload: Any, metadata: HandlerMetadata) -> AsyncGenerator[Any, None]:
         name, loop, client = self.entry.name, asyncio.get_running_loop(), mesh.parts.client
-        with self._lending():
+        with self.part.lending():
             await until_connected(mesh, metadata.deadline)
             write_json = partial(self._form.write, payload)
             call = await self._calls.begin(mesh, name, payload, write_json, self, metadata)
         known = mesh.parts.catalog.entry(name)
         if known is None or not known.streaming:
-            with self._lending():
+            with self.part.lending():
                 left = metadata.deadline - loop.time()
                 body = await client.ask(name, call.write, left, headers=call.headers, idempotent=self.entry.idempotent)
             yield call.read(body)
@@ -114,7 +101,7 @@ class MeshPeer:
         stream = client.ask_stream(name, call.write(), self.entry.timeout, headers=call.headers)
         async with aclosing(stream) as chunks:
             while True:
-                with self._lending():
+                with self.part.lending():
                     chunk = await anext(chunks, _END)
                 if chunk is _END:
                     call.finish()

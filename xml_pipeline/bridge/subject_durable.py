@@ -9,6 +9,7 @@ back.
 from __future__ import annotations
 
 import asyncio
+import copy
 import logging
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Final
@@ -23,6 +24,7 @@ from xml_pipeline.errors import HandlerError, PipelineError, PumpStopped, Valida
 from xml_pipeline.mesh import MeshError
 from xml_pipeline.mesh import headers as h
 from xml_pipeline.mesh.durable import Delivery, Durable
+from xml_pipeline.mesh.durable_consumer import Owner
 from xml_pipeline.message_bus.gateway import Arrival, Gateway
 
 if TYPE_CHECKING:
@@ -51,7 +53,8 @@ class SubjectDurable:
         gateway: the way into the pump.
         dead_letters: the pump's.
         is_own: says of the headers of a message whether this organism has sent it; with ``None`` its own come back.
-        origin: gives the name that is sent with what is given up.
+        origin: gives the name that is sent with what is given up, and that the consumer on the server is marked with.
+        organism: gives the organism's name, for people.
     """
 
     listeners: Sequence[Listener] = ()
@@ -63,6 +66,7 @@ class SubjectDurable:
         dead_letters: DeadLetters,
         is_own: IsOwn | None,
         origin: Callable[[], str],
+        organism: Callable[[], str],
     ) -> None:
         assert isinstance(entry.payload_class, type) and entry.to is not None
         self.entry = entry
@@ -71,6 +75,7 @@ class SubjectDurable:
         self._dead_letters = dead_letters
         self._is_own = is_own
         self._origin = origin
+        self._organism = organism
         self._template = Template(entry.subscribe)
         self._form = JsonForm([codec_of(entry.payload_class)])
         self._mesh: AgentMesh | None = None
@@ -78,10 +83,14 @@ class SubjectDurable:
         self._working: set[asyncio.Task[None]] = set()
 
     async def start(self, mesh: AgentMesh) -> None:
-        """Begin to read."""
+        """Begin to read.
+
+        Raises:
+            MeshError: it cannot begin; the text names the entry.
+        """
         entry, parts = self.entry, mesh.parts
         self._mesh = mesh
-        self._durable = Durable(
+        durable = Durable(
             parts.link,
             parts.replies,
             parts.jetstream,
@@ -89,10 +98,17 @@ class SubjectDurable:
             entry.durable,
             self._arrived,
             stream=entry.stream,
+            owner=Owner(self._origin(), self._organism()),
             ack_wait=entry.ack_wait,
             max_in_flight=entry.max_in_flight,
         )
-        await self._durable.start()
+        try:
+            await durable.start()
+        except MeshError as error:
+            named = copy.copy(error)
+            named.message = f"subjects: {entry.subscribe!r}, durable {entry.durable!r}: {error.message}"
+            raise named from error
+        self._durable = durable
 
     async def refresh(self) -> None:
         """Nothing of it depends on the listeners but where messages go, which is looked up for each."""

@@ -10,6 +10,7 @@ import threading
 from collections.abc import Callable, Coroutine
 from typing import Any, Final
 
+from xml_pipeline.cli.console import complain
 from xml_pipeline.cli.exits import Exit
 
 __all__ = ["run_coroutine"]
@@ -18,7 +19,9 @@ _LINGER: Final = 1.0
 """Seconds that tasks and threads which nobody waits for any more may hold up the end of the process."""
 
 
-def run_coroutine(main: Coroutine[Any, Any, Exit], *, quick: bool = False) -> Exit:
+def run_coroutine(
+    main: Coroutine[Any, Any, Exit], *, quick: bool = False, instead: Callable[[], object] = lambda: None
+) -> Exit:
     """Run ``main`` and return its exit code.
 
     A handler may have left a task that swallows its cancellation, or a thread that never returns; closing the loop
@@ -27,10 +30,11 @@ def run_coroutine(main: Coroutine[Any, Any, Exit], *, quick: bool = False) -> Ex
     Args:
         main: the command.
         quick: use uvloop, if it is installed.
+        instead: called before the process is ended for that reason, in a thread; it may become another program.
     """
     with asyncio.Runner(loop_factory=_loop_factory() if quick else None) as runner:
         code = runner.run(main)
-        last = threading.Timer(_LINGER, _leave, (code,))
+        last = threading.Timer(_LINGER, _leave, (code, instead))
         last.daemon = True
         last.start()
     last.cancel()
@@ -46,7 +50,11 @@ def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
     return factory
 
 
-def _leave(code: Exit) -> None:
+def _leave(code: Exit, instead: Callable[[], object]) -> None:
+    try:
+        instead()
+    except OSError as error:
+        complain(f"error: not started anew: {error}")
     logging.shutdown()
     sys.stdout.flush()
     sys.stderr.flush()

@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
-import os
-import sys
 import time
 from typing import Annotated
 
 import typer
 
 from xml_pipeline.cli.exits import CommandFailed, Exit
-from xml_pipeline.cli.hangups import ignore_hangups
 from xml_pipeline.cli.options import FileArgument, LogLevel, seconds
+from xml_pipeline.cli.succession import hand_over, is_successor
 
-__all__ = ["RESTARTED", "run"]
-
-RESTARTED = "XML_PIPELINE_RESTARTED"
-"""Set for a process that replaced another one because its source files changed."""
+__all__ = ["run"]
 
 
 def run(
@@ -57,7 +52,8 @@ def run(
     from xml_pipeline.cli.loop import run_coroutine
     from xml_pipeline.cli.organism_file import load_organism
     from xml_pipeline.cli.payloads import read_message, read_payload
-    from xml_pipeline.cli.server import Server, wait_for_change
+    from xml_pipeline.cli.server import Server
+    from xml_pipeline.cli.waiting import Waiting
 
     started = time.time()
     log_to_stderr(log_level)
@@ -70,21 +66,18 @@ def run(
             target, text = first
             message = Message(target, read_payload(pump, target, read_message(text)))
     except CommandFailed as failed:
-        if not (reload and RESTARTED in os.environ):
+        if not (reload and is_successor()):
             raise
-        run_coroutine(wait_for_change(file, started, failed))
-        _restart()
+        waiting = Waiting(file, started, failed)
+        code = run_coroutine(waiting.wait())
+        hand_over(lambda: waiting.is_told)
+        return code
     server = Server(path, timeout=timeout, first=message, watch_since=started if reload else None, mesh_url=mesh)
-    code = run_coroutine(server.serve(), quick=True)
-    if server.is_to_restart:
-        _restart()
+
+    def restart() -> None:
+        if server.is_to_restart:
+            hand_over(lambda: not server.is_to_restart)
+
+    code = run_coroutine(server.serve(), quick=True, instead=restart)
+    restart()
     return code
-
-
-def _restart() -> None:
-    """Replace this process by a new one with the same command line; it reads everything anew."""
-    os.environ[RESTARTED] = "1"
-    ignore_hangups()
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])

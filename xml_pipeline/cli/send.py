@@ -126,7 +126,7 @@ def _guarded(pump: StreamPump, timeout: float) -> Iterator[None]:
 
     too_slow = Watchdog(timeout + GRACE, busy, complain, Exit.TIMEOUT)
     told = Watchdog(GRACE, busy, complain, Exit.INTERRUPTED)
-    signals = StopSignals(stop, None, told)
+    signals = StopSignals(stop, told)
     signals.install()
     too_slow.start()
     beat = asyncio.create_task(_beat(too_slow))

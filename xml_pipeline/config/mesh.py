@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, Final, Literal, TypeVar
 from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, ConfigDict, Field, PlainValidator, model_validator
@@ -44,6 +44,8 @@ __all__ = [
     "with_classes",
     "with_files",
 ]
+
+_Entry = TypeVar("_Entry", bound=ConfigModel)
 
 _SEGMENT: Final = re.compile(r"[a-zA-Z0-9_-]+")
 _FIELD: Final = re.compile(r"\{([^\W\d]\w*)\}")
@@ -207,10 +209,7 @@ class ExposeConfig(ConfigModel):
     @model_validator(mode="after")
     def _called_or_not(self) -> ExposeConfig:
         called = ("timeout", "max_concurrency", "max_queue", "peer_table")
-        problems = [] if self.invocable else _misplaced(self, called, "is only for what others may call")
-        if problems:
-            raise InvalidConfiguration(problems)
-        return self
+        return _unless([] if self.invocable else _misplaced(self, called, "is only for what others may call"), self)
 
 
 class MeshAgentConfig(ConfigModel):
@@ -242,8 +241,7 @@ class MeshAgentConfig(ConfigModel):
 
     @model_validator(mode="after")
     def _one_of_three(self) -> MeshAgentConfig:
-        given = [key for key in ("name", "pattern", "subscribe") if getattr(self, key)]
-        if len(given) != 1:
+        if _chosen(self, "name", "pattern", "subscribe") is None:
             raise ValueError("needs exactly one of 'name', 'pattern' and 'subscribe'")
         problems = []
         if self.subscribe and (self.to is None or self.payload_class is None):
@@ -258,9 +256,7 @@ class MeshAgentConfig(ConfigModel):
             problems += _misplaced(
                 self, ("local_name", "payload_class", "output_class", "description"), "is not for a 'pattern'"
             )
-        if problems:
-            raise InvalidConfiguration(problems)
-        return self
+        return _unless(problems, self)
 
     @property
     def listener_name(self) -> str:
@@ -301,8 +297,8 @@ class KVConfig(ConfigModel):
 
     @model_validator(mode="after")
     def _one_of_two(self) -> KVConfig:
-        _one_direction(self, ("watch", "to", "resume", "echo"), ("put", "listener", "description", "timeout"))
-        return self
+        inward, outward = ("watch", "to", "resume", "echo"), ("put", "listener", "description", "timeout")
+        return _unless(_one_direction(self, inward, outward), self)
 
 
 class SubjectConfig(ConfigModel):
@@ -350,13 +346,14 @@ class SubjectConfig(ConfigModel):
     def _one_of_two(self) -> SubjectConfig:
         durably = ("stream", "max_deliver", "ack_wait", "dead_letters")
         inward = ("subscribe", "to", "queue", "durable", *durably, "max_in_flight", "echo")
-        _one_direction(self, inward, ("publish", "listener", "description", "timeout"))
-        if self.queue and self.durable:
-            raise ValueError("has both 'queue' and 'durable'; nodes that share a 'durable' share the work anyway")
-        problems = [] if self.durable or self.publish else _misplaced(self, durably, "is only for 'durable'")
-        if problems:
-            raise InvalidConfiguration(problems)
-        return self
+        problems = _one_direction(self, inward, ("publish", "listener", "description", "timeout"))
+        if self.subscribe and self.durable and "queue" in self.model_fields_set:
+            problems.append(
+                Problem("has both 'queue' and 'durable'; nodes that share a 'durable' share the work anyway")
+            )
+        if self.subscribe and not self.durable:
+            problems += _misplaced(self, durably, "is only for 'durable'")
+        return _unless(problems, self)
 
     @property
     def dead_letter_subject(self) -> str:
@@ -465,31 +462,41 @@ def with_files(mesh: MeshConfig, directory: Path) -> tuple[MeshConfig, list[Prob
     return mesh.model_copy(update={key: str(path) for key, path in paths.items()}), problems
 
 
-def _one_direction(entry: KVConfig | SubjectConfig, inward: Sequence[str], outward: Sequence[str]) -> None:
-    """Refuse an entry that is not for one direction alone.
+def _unless(problems: list[Problem], entry: _Entry) -> _Entry:
+    """The entry, provided that nothing is wrong with it."""
+    if problems:
+        raise InvalidConfiguration(problems)
+    return entry
+
+
+def _one_direction(entry: KVConfig | SubjectConfig, inward: Sequence[str], outward: Sequence[str]) -> list[Problem]:
+    """What is wrong with an entry that is not for one direction alone.
 
     Args:
         entry: it.
         inward: the keys for what comes in: that says what, that says whom to, and more.
         outward: the same for what goes out.
     """
-    comes, goes = getattr(entry, inward[0]), getattr(entry, outward[0])
-    if bool(comes) == bool(goes):
-        raise ValueError(f"needs either '{inward[0]}' or '{outward[0]}'")
-    own, other = (inward, outward) if comes else (outward, inward)
+    chosen = _chosen(entry, inward[0], outward[0])
+    if chosen is None:
+        return [Problem(f"needs either '{inward[0]}' or '{outward[0]}'")]
+    own, other = (inward, outward) if chosen == inward[0] else (outward, inward)
     problems = []
     if getattr(entry, own[1]) is None:
         problems.append(Problem(f"'{own[0]}' needs '{own[1]}'"))
     problems += _misplaced(entry, other[1:], f"is only for '{other[0]}'")
     if entry.payload_class is None:
         problems.append(Problem("is missing", ("payload_class",)))
-    if problems:
-        raise InvalidConfiguration(problems)
+    return problems
+
+
+def _chosen(entry: ConfigModel, *alternatives: str) -> str | None:
+    """Which of the keys stands there; ``None`` where none says something, or another one stands beside it."""
+    written = [key for key in alternatives if key in entry.model_fields_set]
+    return written[0] if len(written) == 1 and getattr(entry, written[0]) else None
 
 
 def _misplaced(entry: ConfigModel, keys: Iterable[str], fault: str) -> list[Problem]:
-    """Keys that say something which would not be heeded."""
+    """Keys that stand where they would not be heeded, whatever they say: whoever writes one takes it to count."""
     fields = type(entry).model_fields
-    return [
-        Problem(fault, (fields[key].alias or key,)) for key in keys if getattr(entry, key) != fields[key].get_default()
-    ]
+    return [Problem(fault, (fields[key].alias or key,)) for key in keys if key in entry.model_fields_set]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass
+from itertools import combinations
 from typing import Any, Final, get_origin, get_type_hints
 
 from xml_pipeline.config.base import ConfigModel
@@ -205,9 +206,28 @@ def _exposed(mesh: MeshConfig, organism: str) -> list[Problem]:
 
 def _cursors(mesh: MeshConfig) -> list[Problem]:
     """A place that the server remembers belongs to one entry."""
-    return _twice("kv", "resume", [each.resume for each in mesh.kv]) + _twice(
-        "subjects", "durable", [each.durable for each in mesh.subjects]
-    )
+    durable = _twice("subjects", "durable", [each.durable for each in mesh.subjects])
+    return _twice("kv", "resume", [each.resume for each in mesh.kv]) + durable + _same_consumers(mesh.subjects)
+
+
+def _same_consumers(entries: Sequence[SubjectConfig]) -> list[Problem]:
+    """Different names of which the server makes one, as those of its consumers have no dots."""
+    durable = [(index, entry) for index, entry in enumerate(entries) if entry.durable]
+    return [
+        Problem(
+            f"{quoted(entry.durable)}, and {quoted(earlier.durable)} of subjects[{other}], are both "
+            f"{quoted(_consumer(entry))} on the server; each needs one of its own",
+            ("subjects", index, "durable"),
+        )
+        for (other, earlier), (index, entry) in combinations(durable, 2)
+        if earlier.durable != entry.durable and _consumer(earlier) == _consumer(entry)
+        # On different streams they are kept apart.
+        if not (earlier.stream and entry.stream) or earlier.stream == entry.stream
+    ]
+
+
+def _consumer(entry: SubjectConfig) -> str:
+    return entry.durable.replace(".", "_")
 
 
 def _trusted(mesh: MeshConfig) -> list[Problem]:

@@ -22,6 +22,10 @@ What its parts are, from the wire up; a line may use those above it:
 ``delivered bucket_watch``          following them
 ``kv_value kv_write kv_watch``      what stands under a key, writing it surely, following it at one's own pace
 ``kv_cursor``                       following with a place that the server remembers
+``subject_patterns``                what patterns of subjects fit
+``stream_content``                  under which subjects a stream keeps messages
+``durable_stream durable_consumer`` what a durable subject needs on the server
+``durable``                         its messages, until they are handled
 ``spec mesh_message shapes``        what an agent is: said by its author, and by its signature
 ``sources conditions``              what calls it beside those who ask, and when it serves
 ``strict_schema tools card``        a contract in the words of models' tools and of A2A
@@ -33,6 +37,7 @@ What its parts are, from the wire up; a line may use those above it:
 ``feeds watches``                   loops that end before the agent that is in them, or the host does
 ``subject_feed source_input``       what comes on a subject, what a handler gets of it or of a change
 ``source_runner reactions``         one source, all of them
+``answers``                         what is sent to those who asked
 ``service emitter``                 an agent that is asked, one that is not
 ``micro_document micro``            agents as NATS micro services
 ``host gates``                      all agents; those that are not always on
@@ -83,6 +88,7 @@ from xml_pipeline.mesh.errors import (
     PayloadTooLarge,
     ServerMissing,
     StorageError,
+    Unconfirmed,
 )
 from xml_pipeline.mesh.gap import Gap
 from xml_pipeline.mesh.kv_entry import KVEntry
@@ -138,6 +144,7 @@ __all__ = [
     "StorageError",
     "SubjectCondition",
     "SubjectSource",
+    "Unconfirmed",
     "Usage",
     "collect_usage",
     "report_usage",

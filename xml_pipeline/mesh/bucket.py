@@ -6,6 +6,7 @@ called, how it is made and how it is written is the same for every client of the
 
 from __future__ import annotations
 
+import asyncio
 import re
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,8 @@ from xml_pipeline.mesh.jetstream import STREAM_NOT_FOUND, WRONG_LAST_SEQUENCE
 from xml_pipeline.mesh.kv_entry import KVEntry
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable
+
     from xml_pipeline.mesh.jetstream import JetStream
 
 __all__ = [
@@ -139,10 +142,24 @@ class Bucket:
         entry = await self.last(key)
         return None if entry is None or entry.is_deleted else entry
 
-    async def put(self, key: str, value: bytes, origin: str = "") -> int:
-        """Give the key a value, whatever it had, and say who did it. Returns its revision."""
+    async def put(self, key: str, value: bytes, origin: str = "", timeout: float | None = None) -> int:
+        """Give the key a value, whatever it had, and say who did it. Returns its revision.
+
+        Args:
+            key: it.
+            value: its.
+            origin: who does it; empty for nobody.
+            timeout: seconds until it has to be confirmed; ``None`` for those of any request.
+        """
         subject, headers = self.prefix + check_key(key), {h.ORIGIN: check_origin(origin)} if origin else None
-        return await self._write(lambda: self.jetstream.publish(subject, value, headers))
+        loop = asyncio.get_running_loop()
+        deadline = None if timeout is None else loop.time() + timeout
+
+        def write() -> Awaitable[int]:
+            left = None if deadline is None else max(0.0, deadline - loop.time())
+            return self.jetstream.publish(subject, value, headers, timeout=left)
+
+        return await self._write(write)
 
     async def put_if(self, key: str, value: bytes, revision: int) -> int:
         """Give the key a value if its last change has this revision; 0: if it never had one.

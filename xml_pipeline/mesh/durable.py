@@ -18,10 +18,12 @@ import json
 import logging
 import math
 import re
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from xml_pipeline.mesh import headers as h
 from xml_pipeline.mesh.delivered import Delivered
+from xml_pipeline.mesh.durable_consumer import DurableConsumer, Owner
+from xml_pipeline.mesh.durable_stream import OVERLAP, DurableStream
 from xml_pipeline.mesh.errors import ConnectionLost, MeshError, MeshTimeout, StorageError
 from xml_pipeline.mesh.kv_write import Pauses
 
@@ -46,10 +48,7 @@ _FAREWELL: Final = 2.0
 _FIRST_PAUSE: Final = 0.05
 _LONGEST_PAUSE: Final = 2.0
 _NOTHING_YET: Final = ("404", "408", "409")
-_IS_THERE: Final = 10148  # the consumer was made by somebody who said something else about it
-_CHANGING: Final = ("filter_subject", "ack_wait")  # what may be another than when it was made
-
-_OURS: Final = "Made for a durable consumer of the mesh."
+_DELETED: Final = "Consumer Deleted"
 
 _DONE: Final = b"+ACK"
 _AT_WORK: Final = b"+WPI"
@@ -101,6 +100,7 @@ class Durable:
         name: of the consumer.
         on_message: called for each message; must not wait.
         stream: that holds the subject; empty to find it, or to make one.
+        owner: whose consumer it is, lest others change it; ``None`` to leave no mark.
         ack_wait: seconds after which the server gives up a reader that says nothing.
         max_in_flight: messages held at a time.
     """
@@ -115,18 +115,18 @@ class Durable:
         on_message: Callable[[Delivery], None],
         *,
         stream: str = "",
+        owner: Owner | None = None,
         ack_wait: float = 30.0,
         max_in_flight: int = 64,
     ) -> None:
         self._link = link
         self._replies = replies
-        self._jetstream = jetstream
         self._subject = subject
         self._name = re.sub(r"[^A-Za-z0-9_-]", "_", name)
         self._on_message = on_message
-        self._said_stream = stream
         self._stream = ""
-        self._made: dict[str, Any] | None = None  # a stream of our own that keeps more than it need
+        self._streams = DurableStream(jetstream, subject, self._name, stream)
+        self._consumer = DurableConsumer(jetstream, self._name, subject, ack_wait, owner)
         self._ack_wait = ack_wait
         self._max_in_flight = max_in_flight
         self._inbox = link.inbox()
@@ -138,17 +138,18 @@ class Durable:
         self._news = asyncio.Event()
         self._reading: asyncio.Task[None] | None = None
         self._tending: asyncio.Task[None] | None = None
+        self._watching: asyncio.Task[None] | None = None
         self._is_over = False
 
     async def start(self) -> None:
         """Begin.
 
         Raises:
-            MeshError: it cannot begin.
+            MeshError: it cannot begin, e.g. because no stream keeps the whole subject.
         """
         self._subscription = await self._link.subscribe(self._inbox + ".*", self._arrived)
         self._link.on_lost.append(self._lost)
-        self._link.on_restored.append(self._news.set)
+        self._link.on_restored += [self._news.set, self._streams.look]
         try:
             await self._make()
         except BaseException:
@@ -156,6 +157,7 @@ class Durable:
             raise
         self._reading = asyncio.create_task(self._read())
         self._tending = asyncio.create_task(self._tend())
+        self._watching = asyncio.create_task(self._watch())
 
     async def stop(self, timeout: float) -> None:
         """Ask for nothing more, wait until what is held is settled, and hand the rest back. Safe twice.
@@ -183,12 +185,14 @@ class Durable:
         await self._leave()
 
     async def _leave(self) -> None:
-        if self._tending is not None:
-            self._tending.cancel()
-            await asyncio.wait([self._tending])
+        for task in (self._tending, self._watching):
+            if task is not None:
+                task.cancel()
+                await asyncio.wait([task])
         if self._lost in self._link.on_lost:
             self._link.on_lost.remove(self._lost)
             self._link.on_restored.remove(self._news.set)
+            self._link.on_restored.remove(self._streams.look)
         for held in list(self._held.values()):
             held.again()
         try:
@@ -199,73 +203,22 @@ class Durable:
     # -- on the server
 
     async def _make(self) -> None:
-        self._stream = self._said_stream or await self._find_stream()
-        config: dict[str, Any] = {
-            "name": self._name,
-            "durable_name": self._name,
-            "ack_policy": "explicit",
-            "ack_wait": int(self._ack_wait * _NANOSECONDS),
-            "deliver_policy": "all",
-            "filter_subject": self._subject,
-            "max_deliver": -1,
-            "replay_policy": "instant",
-        }
-        place = f"{self._stream}.{self._name}"
         try:
-            await self._jetstream.api(f"CONSUMER.CREATE.{place}", self._creation(config, "create"))
+            await self._make_on_stream()
         except StorageError as error:
-            if error.details.get("err_code") != _IS_THERE:
+            if error.details.get("err_code") != OVERLAP:
                 raise
-            found = (await self._jetstream.api(f"CONSUMER.INFO.{place}"))["config"]
-            changing = ("filter_subject",) if found.get("backoff") else _CHANGING  # that goes before `ack_wait`
-            await self._change(found, {key: config[key] for key in changing if found.get(key)})
-        await self._keep_less()
+            await self._make_on_stream()  # another one was made at the same time: that one is found now
 
-    def _creation(self, config: dict[str, Any], action: str) -> dict[str, Any]:
-        return {"stream_name": self._stream, "config": config, "action": action}
-
-    async def _change(self, found: dict[str, Any], wanted: dict[str, Any]) -> None:
-        """Have a consumer that was made for something else give what is wanted now. One that filters nothing, or in
-        another way, was made by somebody who knows, and stays so."""
-        if all(found[key] == value for key, value in wanted.items()):
-            return
-        before = found.get("filter_subject")
-        if before and before != self._subject:
-            _log.warning("the consumer %s of %s gave %s; now %s", self._name, self._stream, before, self._subject)
-        changed = self._creation({**found, **wanted}, "update")
-        await self._jetstream.api(f"CONSUMER.CREATE.{self._stream}.{self._name}", changed)
-
-    async def _find_stream(self) -> str:
-        """The stream that keeps the subject; one that keeps each message until all consumers have handled it is made
-        if there is none."""
-        name = f"mesh-{self._name}"
-        found = await self._jetstream.api("STREAM.NAMES", {"subject": self._subject})
-        names = found.get("streams") or [name]
-        if names != [name]:
-            return str(names[0])
-        # With "interest", what is stored before there is the first consumer is confirmed and gone: see `_keep_less`.
-        config = {"subjects": [self._subject], "retention": "limits", "storage": "file", "description": _OURS}
-        made = (await self._jetstream.bind_or_create(name, config))["config"]
-        self._made = made if made.get("description") == _OURS and made.get("retention") == "limits" else None
-        kept = made.get("subjects") or []
-        if not any(_holds(each, self._subject) for each in kept):
-            # It was made for another subject, which others may still need.
-            subjects = [each for each in kept if not _holds(self._subject, each)] + [self._subject]
-            await self._jetstream.api(f"STREAM.UPDATE.{name}", {**made, "subjects": subjects})
-        return name
-
-    async def _keep_less(self) -> None:
-        """Now that there is a consumer, a stream of our own need not keep what all consumers have handled."""
-        made, self._made = self._made, None
-        if made is None:
-            return
-        found = await self._jetstream.stream(self._stream)
-        config = made if found is None else found["config"]
-        try:
-            await self._jetstream.api(f"STREAM.UPDATE.{self._stream}", {**config, "retention": "interest"})
-        except MeshError as error:
-            text = "the stream %s keeps everything for ever, until its retention is set to interest: %s"
-            _log.warning(text, self._stream, error)
+    async def _make_on_stream(self) -> None:
+        found = await self._streams.find()
+        if found.config is not None:
+            await self._consumer.check(found.name)  # before the stream is changed for nothing
+        await self._streams.prepare(found)
+        await self._consumer.make(found.name)
+        await self._streams.keep_less()
+        self._streams.begun(found)
+        self._stream = found.name
 
     async def _read(self) -> None:
         """Ask, and ask again, for ever."""
@@ -332,8 +285,9 @@ class Durable:
         if status and message.subject.startswith(self._inbox):
             if message.subject == f"{self._inbox}.{self._requests}" and status != "100":
                 self._asked = 0
-                if status not in _NOTHING_YET:  # e.g. because the consumer was removed
-                    self._trouble = StorageError(f"The server ended a request: {status}")
+                said = (message.headers or {}).get("Description", "")
+                if status not in _NOTHING_YET or said == _DELETED:  # somebody else may have made one of its name
+                    self._trouble = StorageError(f"The server ended a request: {status} {said}")
             self._news.set()
             return
         numbers = Delivered.of(message.reply)
@@ -394,19 +348,21 @@ class Durable:
                     _log.debug("tending messages of %s: %s", self._subject, error)
                     break
 
+    async def _watch(self) -> None:
+        """Look now and then whether it is still what was asked for that is read, and our own."""
+        while True:
+            try:
+                await self._streams.watch()
+                if self._stream:
+                    await self._consumer.check(self._stream)
+            except StorageError as error:
+                self._trouble = error
+                self._news.set()
+            except MeshError as error:
+                _log.debug("looking at what keeps %s: %s", self._subject, error)
+
 
 def _place_of(reply: str) -> str:
     """The message's number in the stream, as text."""
     numbers = Delivered.of(reply)
     return "" if numbers is None else str(numbers.revision)
-
-
-def _holds(wide: str, narrow: str) -> bool:
-    """Whether all that one pattern of subjects fits, another one fits, too."""
-    ours, theirs = wide.split("."), narrow.split(".")
-    for index, token in enumerate(ours):
-        if token == ">":
-            return len(theirs) > index
-        if index >= len(theirs) or theirs[index] == ">" or token not in ("*", theirs[index]):
-            return False
-    return len(ours) == len(theirs)

@@ -9,6 +9,7 @@
     ├── NotFound                 not_found             nobody of this name is known
     ├── NotAvailable             not_available         it is in the catalog, and nobody serves it now
     ├── MeshTimeout              timeout               no answer, chunk or event in time (also a TimeoutError)
+    │   └── Unconfirmed          timeout               a value was sent, and may have been stored, or not
     ├── AgentDied                agent_died            the host that had the request is gone
     ├── Overloaded               overloaded            the agent's queue is full
     ├── CallCancelled            cancelled             the caller, or a host that shuts down, gave the request up
@@ -62,6 +63,7 @@ __all__ = [
     "PayloadTooLarge",
     "ServerMissing",
     "StorageError",
+    "Unconfirmed",
     "error_from_code",
     "for_peers",
 ]
@@ -245,6 +247,13 @@ class MeshTimeout(_Coded, TimeoutError):
         super().__init__(message, agent=agent, request_id=request_id, details=details)
         self.subject = subject
         self.timeout = timeout
+
+
+class Unconfirmed(MeshTimeout):
+    """The server did not confirm in time that it has stored what was sent: it may have, may do so yet, or never will;
+    ``details["key"]`` is the key."""
+
+    default_message = "The server did not confirm in time that this was stored; it may have been."
 
 
 class AgentDied(_Coded):

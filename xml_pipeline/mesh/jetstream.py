@@ -83,8 +83,16 @@ class JetStream:
         data = json.dumps(body).encode() if body is not None else b""
         return _read(await self._replies.ask(f"$JS.API.{verb}", data, self._timeout), verb)
 
-    async def publish(self, subject: str, body: bytes, headers: dict[str, str] | None = None) -> int:
+    async def publish(
+        self, subject: str, body: bytes, headers: dict[str, str] | None = None, *, timeout: float | None = None
+    ) -> int:
         """Store a message.
+
+        Args:
+            subject: where.
+            body: the payload.
+            headers: of the message.
+            timeout: seconds until the server has to confirm it; ``None`` for those of any request.
 
         Returns:
             Its number in the stream.
@@ -93,7 +101,8 @@ class JetStream:
             StorageError: it was not stored.
             MeshTimeout: it is not known whether it was stored.
         """
-        answer = _read(await self._replies.ask(subject, body, self._timeout, headers), subject)
+        patience = self._timeout if timeout is None else timeout
+        answer = _read(await self._replies.ask(subject, body, patience, headers), subject)
         seq = answer.get("seq")
         if not isinstance(seq, int):
             raise StorageError(f"The server did not store what was published to {subject}.", details=answer)

@@ -72,6 +72,10 @@ class Journal:
             log = self._logs[agent] = AgentLog(self._link, agent, self._instance_id, level)
         return log
 
+    def forget(self, agent: str) -> None:
+        """An agent is not served here any more. Whoever still has its log may go on writing to it."""
+        self._logs.pop(agent, None)
+
     def apply(self, entry: KVEntry[bytes]) -> None:
         """A level was set, or taken away."""
         if self._is_following and self._levels.apply(entry):

@@ -19,6 +19,7 @@ from xml_pipeline.mesh.errors import (
     KVKeyNotFound,
     MeshError,
     MeshTimeout,
+    Unconfirmed,
 )
 from xml_pipeline.mesh.fetching import fetch
 from xml_pipeline.mesh.kv_cas import CAS
@@ -27,6 +28,7 @@ from xml_pipeline.mesh.kv_entry import KVEntry
 from xml_pipeline.mesh.kv_value import bytes_of, check_pattern, model_of, text_of
 from xml_pipeline.mesh.kv_watch import KVWatch
 from xml_pipeline.mesh.kv_write import ConditionalWrite, Pauses
+from xml_pipeline.mesh.seconds import check_seconds
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Awaitable, Callable
@@ -47,6 +49,7 @@ _Models = list[KVEntry[M]]
 
 _TIMEOUT = 30.0
 _WRITE_TIMEOUT = 10.0
+_CONFIRMATION = 5.0
 
 
 class KV:
@@ -75,7 +78,7 @@ class KV:
 
     # -- one key
 
-    async def put(self, key: str, value: Value, *, origin: str = "") -> int:
+    async def put(self, key: str, value: Value, *, origin: str = "", timeout: float = _CONFIRMATION) -> int:
         """Give the key a value, whatever it had.
 
         Args:
@@ -83,19 +86,29 @@ class KV:
             value: text, bytes, or a model, which is stored as JSON.
             origin: who puts it, in up to 200 visible characters of ASCII, so that he can tell his own in a watch
                 (`KVEntry.origin`); empty for nothing. Other clients do not see it.
+            timeout: seconds until the server has to confirm it.
 
         Returns:
             Its revision.
 
         Raises:
             TypeError: the value is something else.
+            Unconfirmed: the server did not in time. It is not known whether the value was stored, and it is not sent
+                again: read the key, or put it again if that does no harm.
+            MeshTimeout: (any other) the server took nothing in all that time, and nothing was sent.
             ValueError: the origin is none.
             PayloadTooLarge: it is larger than the server allows in one message; see `AgentMesh.workspace`.
             ConnectionLost: there is no connection, or it was lost, and it is not known whether the value was stored.
         """
-        data = bytes_of(value)
+        data, timeout = bytes_of(value), check_seconds(timeout)
         await self._ready()
-        return await self._bucket.put(key, data, origin)
+        try:
+            return await self._bucket.put(key, data, origin, timeout)
+        except MeshTimeout as error:
+            if not error.subject:
+                raise  # no answer was awaited yet: nothing was sent
+            text = f"{key} may have been written: the server did not confirm it within {timeout:.3g} s."
+            raise Unconfirmed(message=text, timeout=timeout, details={"key": key}) from error
 
     async def get(self, key: str) -> str:
         """The key's value as text.

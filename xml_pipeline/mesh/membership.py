@@ -177,6 +177,26 @@ class Membership:
         contracts, self._contracts = self._contracts, {}
         await self._part_with(set(contracts), timeout)
 
+    async def unlist(self, names: Collection[str], timeout: float) -> None:
+        """Offer agents no more, before they are withdrawn: they still finish what they have, and nobody new is to find
+        them. What those need who look after the dead stays, in case that this host dies meanwhile; and so does the
+        entry of an agent that others serve.
+
+        Args:
+            names: of the agents; those that are not known to be served here are passed over.
+            timeout: seconds for all of it. What cannot be done in time is left to `withdraw`.
+        """
+        known = self._contracts.keys() & names
+        if not known:
+            return
+        try:
+            async with asyncio.timeout(timeout):
+                orphans = known - await self._served_by_others()
+                if orphans:
+                    await self._catalog.remove(orphans, timeout)
+        except (MeshError, TimeoutError) as error:
+            _log.debug("%s cannot leave the catalog yet: %s", ", ".join(sorted(known)), error or type(error).__name__)
+
     async def withdraw(self, names: Collection[str], timeout: float) -> None:
         """Make it known that some agents are not served here any more; the others stay known.
 
@@ -200,21 +220,17 @@ class Membership:
 
     async def _deregister(self, names: set[str], timeout: float) -> None:
         self._catalog.forget(names)
-        records: dict[str, frozenset[str]] = {}
+        served: set[str] = set()
         try:
             if self._contracts:
                 await self._record()
             else:
                 await self._instances.remove(self._instance_id)
                 await self._leases.let_go()
-            records = await self._instances.all()
+            served = await self._served_by_others()
         except ConnectionDenied as error:  # then there is none of ours; what others serve they put back
             _log.debug("leaving the instance records: %s", error)
             await self._leases.let_go()
-        served: set[str] = set()
-        for instance_id, agents in records.items():
-            if instance_id != self._instance_id and not self._leases.is_overdue(instance_id):
-                served |= agents
         orphans = names - served
         if not orphans:
             return
@@ -222,6 +238,13 @@ class Membership:
         await self._registry.remove(orphans)
         for name in orphans:
             self._say_farewell(name)
+
+    async def _served_by_others(self) -> set[str]:
+        served: set[str] = set()
+        for instance_id, agents in (await self._instances.all()).items():
+            if instance_id != self._instance_id and not self._leases.is_overdue(instance_id):
+                served |= agents
+        return served
 
     def _say_farewell(self, name: str) -> None:
         notice = DeathNotice(name, FAREWELL, self._instance_id)

@@ -181,6 +181,9 @@ class AgentMesh:
     async def withdraw(self, name: str, timeout: float = _DRAIN_TIMEOUT) -> None:
         """Serve an agent no more. One that is not registered: nothing happens.
 
+        It leaves the catalog first, unless others serve it too; then it takes no more requests, and finishes those that
+        it has.
+
         Args:
             name: of the agent.
             timeout: seconds that the requests it has may take; what is left then is cancelled, and answered.
@@ -366,6 +369,11 @@ class AgentMesh:
     ) -> Any:
         """Ask an agent, and wait for its answer.
 
+        For the first two seconds after a lost connection is back, others may not be back yet. So where the server says
+        then that nobody takes requests for an agent that is in the catalog, the call is made again, every tenth of a
+        second, as long as these two seconds and the timeout last; as nobody has heard it, it is not done twice. Any
+        other failure is raised at once, unless the call is ``idempotent``.
+
         Args:
             name: of the agent.
             payload: a model, anything that can be put into JSON, bytes that are JSON already, or ``None`` for none.
@@ -379,7 +387,7 @@ class AgentMesh:
 
         Raises:
             NotFound: there is no such agent.
-            NotAvailable: nobody serves it at the moment.
+            NotAvailable: nobody serves it at the moment; right after a reconnection, still not after two seconds.
             InvocationMismatch: it does not answer calls.
             InvalidInput: it does not take this payload.
             HandlerError: it failed.
@@ -397,6 +405,9 @@ class AgentMesh:
         self, name: str, payload: Any = None, timeout: float = 60.0, *, result_type: Any = None
     ) -> AsyncGenerator[Any, None]:
         """Ask an agent that answers in chunks. Leaving the loop tells the host that no more are wanted.
+
+        Where nobody takes requests for the agent yet right after a reconnection, it is asked again, as by `call`; a
+        stream that somebody has heard of never is.
 
         Args:
             name: of the agent.

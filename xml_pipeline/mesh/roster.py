@@ -18,6 +18,7 @@ __all__ = ["Roster"]
 _log = logging.getLogger(__name__)
 
 _FAREWELL = 5.0
+_UNLISTED_WITHIN = 1.0  # others who leave wait for it
 
 
 class Roster:
@@ -53,6 +54,9 @@ class Roster:
     async def withdraw(self, name: str, timeout: float) -> None:
         """Serve an agent no more, and let others know. One that is not registered: nothing happens.
 
+        It leaves the catalog first, then it takes no more requests, then it finishes those that it has; so who looks
+        for it in the catalog does not find what answers no more.
+
         Args:
             name: of the agent.
             timeout: seconds for the requests that it has.
@@ -65,6 +69,8 @@ class Roster:
             gate = parts.gates.gate(name)
             if gate is not None:
                 await gate.stop()
+            if name not in self.agents:
+                await parts.membership.unlist({name}, _UNLISTED_WITHIN)
             ending = asyncio.ensure_future(parts.host.deactivate(name, timeout))
             await asyncio.sleep(0)  # it has begun: whoever takes the name now begins anew
         # What it has may take long. Meanwhile others come and go, and maybe one of its name.
@@ -72,6 +78,7 @@ class Roster:
         async with self._turn:
             if name not in self.agents:
                 await parts.membership.withdraw({name}, _FAREWELL)
+                parts.journal.forget(name)
 
     def attach(self, parts: Parts) -> None:
         """The mesh object is connected: all agents are to be served."""

@@ -116,6 +116,8 @@ class EmbeddedServer:
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.DEVNULL,
             stderr=asyncio.subprocess.PIPE,
+            # A signal to our process group, such as that of Ctrl-C, is not for it: it is stopped after its users.
+            start_new_session=True,
         )
         try:
             async with asyncio.timeout(_START_TIMEOUT):

@@ -116,8 +116,8 @@ class Engine:
             max_concurrent_per_agent=limits.max_concurrent_per_agent,
             depth_first=depth_first,
         )
-        self.dispatcher.usage = self.usage
-        self.dispatcher.replies = Replies(
+        self.dispatcher.turns.usage = self.usage
+        self.dispatcher.turns.replies = Replies(
             self.current,
             permissions,
             self.registry,
@@ -142,7 +142,7 @@ class Engine:
             writer,
             limits,
         )
-        self.ingress.waiting = self.dispatcher.lending
+        self.ingress.waiting = self.dispatcher.lender.lending
         self.gateway = Gateway(self.ingress, self.registry, self.cancel)
         self.sources = Sources(self.ingress, self.events, self.dead_letters)
         self.dead_letters.resend = self.ingress.resend
@@ -165,9 +165,9 @@ class Engine:
         old, self.limits = self.limits, limits
         self.runtime.put(limits)
         self._turn_limit.max_turns = limits.max_turns
-        self.dispatcher.replies.max_hops = limits.max_hops
-        self.dispatcher.replies.max_fan_out = limits.max_fan_out
-        self.dispatcher.replies.bounds = bounds_of(limits)
+        self.dispatcher.turns.replies.max_hops = limits.max_hops
+        self.dispatcher.turns.replies.max_fan_out = limits.max_fan_out
+        self.dispatcher.turns.replies.bounds = bounds_of(limits)
         self.dispatcher.resize(limits.max_concurrent_handlers, limits.max_concurrent_per_agent)
         rate = self.scheduler.rate
         if limits.rate != old.rate:

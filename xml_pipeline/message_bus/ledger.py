@@ -66,7 +66,9 @@ class Ledger:
         self.outcomes: dict[str, int] = {str(outcome): 0 for outcome in Outcome}
         self.emit: Callable[[MessageState], None] = lambda state: scheduler.push((state,))
         """Where error messages go; the dispatcher puts them in line behind the turn's answers."""
-        self.cancel_running: Callable[[Callable[[Frame], bool], PipelineError], None] = lambda wanted, error: None
+        self.cancel_running: Callable[[Conversation, Callable[[Frame], bool], PipelineError], None] = (
+            lambda conversation, wanted, error: None
+        )
         """Cancels the running handlers of the frames picked."""
         self.discard_waiting: Callable[[Conversation, Callable[[MessageState], bool]], list[MessageState]] = (
             lambda conversation, wanted: []
@@ -283,7 +285,7 @@ class Ledger:
             self._end_queued(frame)
         if any(frame.pending > (keep is not None and keep.frame is frame) for frame in busy):
             self._end_waiting(conversation, lambda frame: frame in ids)
-            self.cancel_running(lambda frame: frame in ids, failure)
+            self.cancel_running(conversation, lambda frame: frame in ids, failure)
 
     def _end_queued(self, frame: Frame) -> None:
         queue, frame.queue = frame.queue, None

@@ -10,10 +10,12 @@ from contextvars import ContextVar
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from xml_pipeline.message_bus.lanes import Lanes
     from xml_pipeline.message_bus.listener import Listener
     from xml_pipeline.message_bus.replies import Turn
+    from xml_pipeline.message_bus.worker_pool import Worker, WorkerPool
 
-__all__ = ["Lending", "current_turn"]
+__all__ = ["Lender", "Lending", "current_turn"]
 
 current_turn: ContextVar[Turn | None] = ContextVar("xml_pipeline_turn", default=None)
 """The turn whose handler runs here, also in tasks that the handler started."""
@@ -53,3 +55,40 @@ class Lending:
             turn.worker.waits -= 1
             if not turn.worker.waits:
                 self._take_again(turn.listener)
+
+
+class Lender:
+    """Has the slots that are lent out.
+
+    Args:
+        pool: has the slots of all handlers.
+        lanes: have those of each listener.
+        wake: called when there are slots for others.
+    """
+
+    def __init__(self, pool: WorkerPool, lanes: Lanes, wake: Callable[[], object]) -> None:
+        self._pool = pool
+        self._lanes = lanes
+        self._wake = wake
+
+    def lending(self) -> Lending:
+        """A context for waiting for the pump itself: a handler of ours lends its slots out in it."""
+        turn = current_turn.get()
+        if turn is not None and not (turn.worker in self._pool.workers and turn.worker.turn is turn):
+            turn = None  # another pump's, or ended: what asks is a task that it left behind
+        return Lending(turn, self._lend, self._take_again)
+
+    def settle(self, worker: Worker, listener: Listener) -> None:
+        """A handler has ended, or is given up, maybe while its slots were lent: they are its own again."""
+        if worker.waits:
+            worker.waits = 0
+            self._take_again(listener)
+
+    def _lend(self, listener: Listener) -> None:
+        self._pool.limit += 1
+        self._lanes.give_back(listener)
+        self._wake()
+
+    def _take_again(self, listener: Listener) -> None:
+        self._pool.limit -= 1
+        self._lanes.take_again(listener)

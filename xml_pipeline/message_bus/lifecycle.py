@@ -201,8 +201,9 @@ class Lifecycle:
         cancelled = self._cancel_everything("the pump stopped before this was done")
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(GRACE):
-                await engine.dispatcher.wait_until_at_rest()
+                await engine.dispatcher.turns.wait_until_at_rest()
         hung = await engine.dispatcher.close()
+        engine.dispatcher.pool.abandonments.flush()
         engine.scheduler.close()
         engine.outlet.finish()
         await self._end_run()
@@ -229,7 +230,7 @@ class Lifecycle:
         try:
             async with asyncio.timeout(timeout):
                 await self._wait_done()
-                await self._engine.dispatcher.wait_until_at_rest()
+                await self._engine.dispatcher.turns.wait_until_at_rest()
         except TimeoutError:
             logger.warning("shutdown: %d messages are not done after %s s", self._engine.mint.in_flight, timeout)
 
@@ -241,10 +242,11 @@ class Lifecycle:
         engine = self._engine
         before = engine.mint.in_flight
         root = engine.registry.root
-        for conversation in engine.registry.conversations():
-            if root is not None and conversation is root.conversation and not conversation.pending:
-                continue  # the pump's own
-            engine.ledger.cancel_conversation(conversation, PumpStopped(why, step="shutdown"))
+        with engine.dispatcher.pool.sorted_by_conversation():
+            for conversation in engine.registry.conversations():
+                if root is not None and conversation is root.conversation and not conversation.pending:
+                    continue  # the pump's own
+                engine.ledger.cancel_conversation(conversation, PumpStopped(why, step="shutdown"))
         return before
 
     def _finish_leftovers(self) -> None:

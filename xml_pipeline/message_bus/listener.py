@@ -113,7 +113,7 @@ class Listener:
 def make_listener(
     name: str,
     handler: Handler,
-    payload_class: type | tuple[type, ...],
+    payload_class: type | Sequence[type],
     *,
     description: str = "",
     agent: bool = False,
@@ -144,7 +144,7 @@ def make_listener(
 
     Raises:
         TypeError: the handler is not async, or a payload class is neither a dataclass nor a pydantic model.
-        ConfigurationError: a name or a value is not acceptable.
+        ConfigurationError: there is no payload class, or a name or a value is not acceptable.
     """
     check_name(name, system=system)
     _check_handler(name, handler)
@@ -155,7 +155,7 @@ def make_listener(
         raise ConfigurationError(f"listener {name!r}: repair must be 'strict' or 'lenient', not {repair!r}")
     if isinstance(peers, str):
         raise TypeError(f"listener {name!r}: peers must be a list of names, not the string {peers!r}")
-    classes = payload_class if isinstance(payload_class, tuple) else (payload_class,)
+    classes = _classes(name, payload_class)
     codecs = _codecs(name, classes)
     first = next(iter(codecs.values()))
     return Listener(
@@ -267,9 +267,22 @@ def _group_of(name: str, broadcast: bool | str) -> str:
     return group or ""
 
 
-def _codecs(name: str, classes: tuple[type, ...]) -> dict[str, Codec[Any]]:
-    if not classes:
+def _classes(name: str, given: type | Sequence[type]) -> tuple[type, ...]:
+    if isinstance(given, type):
+        return (given,)
+    if isinstance(given, str | bytes) or not isinstance(given, Sequence):
+        raise TypeError(
+            f"listener {name!r}: payload_class must be a class, or a list or tuple of classes, not {given!r:.80}"
+        )
+    if not given:
         raise ConfigurationError(f"listener {name!r} needs at least one payload class")
+    for index, each in enumerate(given):
+        if not isinstance(each, type):
+            raise TypeError(f"listener {name!r}: payload_class[{index}] must be a class, not {each!r:.80}")
+    return tuple(given)
+
+
+def _codecs(name: str, classes: tuple[type, ...]) -> dict[str, Codec[Any]]:
     codecs: dict[str, Codec[Any]] = {}
     keys: dict[str, str] = {}
     for cls in classes:

@@ -109,7 +109,7 @@ def collect(engine: Engine, state: str) -> PumpStatistics:
         retained_conversations=engine.registry.retained_conversations,
         open_frames=engine.registry.open_frames,
         dead_letters=len(engine.dead_letters),
-        late_results=dispatcher.late,
+        late_results=dispatcher.turns.late,
         abandoned_handlers=dispatcher.abandoned,
         dropped_events=sum(reader.dropped for reader in engine.events.statistics().subscribers),
         listeners=tuple(listeners),

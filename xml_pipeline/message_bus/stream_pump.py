@@ -179,7 +179,7 @@ class StreamPump:
         self,
         name: str,
         handler: Handler,
-        payload_class: type | tuple[type, ...],
+        payload_class: type | Sequence[type],
         *,
         description: str = "",
         agent: bool = False,
@@ -202,7 +202,7 @@ class StreamPump:
             name: any text; dots, spaces and all languages are fine. Unique, also in lower case.
             handler: ``async def handler(payload, metadata)``, an async generator function, an object with an async
                 ``__call__``, or a partial of these.
-            payload_class: the dataclass or pydantic model it accepts, or several.
+            payload_class: the dataclass or pydantic model it accepts, or a list or tuple of several.
             description: told to agents that may call it.
             agent: it is an agent: it reaches only its peers, and gets errors and answers of every class.
             peers: names of listeners and groups it may call.
@@ -225,7 +225,7 @@ class StreamPump:
 
         Raises:
             TypeError: the handler is not async, or a class is neither dataclass nor pydantic model.
-            ConfigurationError: the name is taken or reserved, or a value is out of range.
+            ConfigurationError: the name is taken or reserved, there is no class, or a value is out of range.
         """
         listener = make_listener(
             name,
@@ -248,7 +248,7 @@ class StreamPump:
         )
         return self._add(listener)
 
-    def listener(self, name: str, payload_class: type | tuple[type, ...], **options: Any) -> Callable[[H], H]:
+    def listener(self, name: str, payload_class: type | Sequence[type], **options: Any) -> Callable[[H], H]:
         """`register` as a decorator: ``@pump.listener("greeter", Greeting)``; returns the handler unchanged."""
 
         def decorate(handler: H) -> H:
@@ -458,7 +458,7 @@ class StreamPump:
         async with Patience(timeout, f"no answer from {target!r} in {timeout} s") as deadline:
             exchange = await self._admit(target, payload, from_id, thread_id, routing_table)
             deadline.on_failure = lambda error: self._cancel(exchange.conversation_id, error)
-            with self._dispatcher.lending():
+            with self._dispatcher.lender.lending():
                 return await exchange.first()
 
     async def stream(
@@ -485,7 +485,7 @@ class StreamPump:
         answers = exchange.stream(timeout)
         try:
             while True:
-                with self._dispatcher.lending():
+                with self._dispatcher.lender.lending():
                     answer = await anext(answers, _END)
                 if answer is _END:
                     return
@@ -583,7 +583,7 @@ class StreamPump:
             raise ValidationError(f"there is no conversation {thread!r}, or it is no longer remembered", step="wait")
         async with Patience(timeout, f"no answer on {thread!r} in {timeout} s") as deadline:
             deadline.on_failure = lambda error: self._cancel(thread, error)
-            with self._dispatcher.lending():
+            with self._dispatcher.lender.lending():
                 return await conversation.exchanges[-1].first()
 
     def cancel(self, thread: str) -> bool:

@@ -5,16 +5,19 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import logging
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from xml_pipeline.log_crowd import LogCrowd
 from xml_pipeline.message_bus.message_state import MessageState
 
 if TYPE_CHECKING:
     from xml_pipeline.errors import PipelineError
     from xml_pipeline.message_bus.dispatch_hook import Intents
     from xml_pipeline.message_bus.replies import Turn
+    from xml_pipeline.message_bus.thread_registry import Conversation
 
 __all__ = ["GRACE", "NEVER", "Worker", "WorkerPool"]
 
@@ -96,6 +99,12 @@ class WorkerPool:
         self._gone: set[asyncio.Task[None]] = set()
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = NEVER
+        self._seen_running: list[Worker] = []
+        self._sorted: dict[Conversation, list[Worker]] | None = None
+        self.abandonments = LogCrowd(
+            logger, logging.ERROR, "and %d more handlers ignored their cancellation and were abandoned"
+        )
+        """Where each worker that is given up is told of."""
 
     def wake(self, in_any_case: bool = False) -> None:
         """There is work: have one worker take it. That worker wakes the next one before it suspends.
@@ -124,6 +133,45 @@ class WorkerPool:
     def running(self) -> int:
         """Workers that have a message."""
         return sum(worker.state is not None for worker in self.workers)
+
+    @property
+    def is_at_rest(self) -> bool:
+        """Whether no worker has a message.
+
+        It may be asked after every turn of thousands: first those are looked at that were seen to have one before.
+        """
+        seen = self._seen_running
+        while True:
+            while seen:
+                if seen[-1].state is not None and seen[-1] in self.workers:
+                    return False
+                seen.pop()
+            seen += [worker for worker in self.workers if worker.state is not None]
+            if not seen:
+                return True
+
+    def working_for(self, conversation: Conversation) -> list[Worker]:
+        """The workers that have a message of a conversation."""
+        if self._sorted is not None:
+            return self._sorted.get(conversation, [])
+        return [
+            worker
+            for worker in self.workers
+            if (turn := worker.turn) is not None and turn.frame.conversation is conversation
+        ]
+
+    @contextmanager
+    def sorted_by_conversation(self) -> Iterator[None]:
+        """Have `working_for` look only once; for the time in which many conversations end, and no turn begins."""
+        found: dict[Conversation, list[Worker]] = {}
+        for worker in self.workers:
+            if worker.turn is not None:
+                found.setdefault(worker.turn.frame.conversation, []).append(worker)
+        self._sorted = found
+        try:
+            yield
+        finally:
+            self._sorted = None
 
     async def rest(self) -> None:
         """Wait until there is work."""
