@@ -12,8 +12,9 @@ import pytest
 from tests.bridge.clerk import Clerk, order, taking, until_none_is_pending
 from tests.mesh.kit import plain_peer, spin
 from xml_pipeline.errors import ConfigurationError
-from xml_pipeline.mesh import EmbeddedServer, durable, durable_stream
+from xml_pipeline.mesh import EmbeddedServer, MeshTimeout, durable, durable_stream
 from xml_pipeline.mesh.jetstream import JetStream
+from xml_pipeline.mesh.kv_write import Pauses
 
 ID = "xml-pipeline.owner-id"
 NAME = "xml-pipeline.owner"
@@ -122,6 +123,32 @@ async def test_nodes_of_one_organism_change_it_under_each_other(server, peer, cl
             assert (await consumer(peer, "ORDERS"))["filter_subject"] == "orders.old"
 
 
+async def test_a_node_that_has_to_look_for_it_again_leaves_it_to_those_that_began_later(
+    server, peer, clerk, monkeypatch
+):
+    await keep(peer)
+    later, made, real = Clerk(), asyncio.Event(), durable.Durable._make
+    later.go.set()
+
+    async def make(self):
+        await real(self)
+        made.set()
+
+    monkeypatch.setattr(durable.Durable, "_make", make)
+    async with taking(server.url, clerk, "shop") as pump:
+        (part,) = [each for _, each in pump.attachments[0]._parts if hasattr(each, "_durable")]
+        async with taking(server.url, later, "shop", subscribe="orders.old"):
+            made.clear()
+            part._durable._trouble = MeshTimeout()  # as after a restart of the server
+            part._durable._news.set()
+            await made.wait()
+            await order(peer, 1, "orders.old")
+            assert (await consumer(peer, "ORDERS"))["filter_subject"] == "orders.old"
+            await api(peer, "CONSUMER.DELETE.ORDERS.clerk")
+            while "clerk" not in (await api(peer, "CONSUMER.NAMES.ORDERS"))["consumers"]:  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
+
+
 async def test_a_different_wait_is_a_change_too(server, peer, clerk, other):
     async with taking(server.url, clerk, "shop"):
         text = await refused(taking(server.url, other, "bank", ack_wait=7))
@@ -226,6 +253,14 @@ async def test_one_that_was_removed_and_made_by_another_is_not_taken_back(
     server, peer, clerk, other, caplog, monkeypatch
 ):
     monkeypatch.setattr(durable_stream, "_LOOK_EVERY", 3600.0)  # the server tells it
+    pause, paused = Pauses.pause, []
+
+    async def short_pause(self):
+        paused.append(self)
+        self._pause = 0.01
+        return await pause(self)
+
+    monkeypatch.setattr(Pauses, "pause", short_pause)
     await keep(peer)
     async with taking(server.url, clerk, "shop"):
         await order(peer, 1)
@@ -235,6 +270,9 @@ async def test_one_that_was_removed_and_made_by_another_is_not_taken_back(
             await made_by_hand(peer, **FOREIGN)
         await spin(lambda: "belongs to 'bank', and stays as it is" in caplog.text)
         assert (await consumer(peer, "ORDERS"))["filter_subject"] == "orders.old"
+        tries = len(paused)
+        await spin(lambda: len(paused) > tries + 5)
+        assert caplog.text.count("belongs to 'bank', and stays as it is") == 1  # and not each time that it is tried
         await order(peer, 2)
         await order(peer, 3, "orders.old")
         await api(peer, "CONSUMER.DELETE.ORDERS.clerk")

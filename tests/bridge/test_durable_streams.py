@@ -15,7 +15,7 @@ from tests.mesh.secured import ConfiguredServer
 from xml_pipeline.bridge import bridge
 from xml_pipeline.config.mesh import MeshConfig
 from xml_pipeline.errors import ConfigurationError
-from xml_pipeline.mesh import EmbeddedServer, durable_stream
+from xml_pipeline.mesh import EmbeddedServer, StorageError, durable_stream
 from xml_pipeline.mesh.jetstream import JetStream
 
 ROOT = Path(__file__).parents[2]
@@ -202,19 +202,114 @@ async def test_one_that_was_made_for_a_part_is_given_the_rest(server, peer, cler
 
 @pytest.mark.parametrize("durable", ["clerk", "other"])
 async def test_what_is_confirmed_before_its_consumer_is_told_is_not_lost(server, peer, clerk, monkeypatch, durable):
+    """As on servers before 2.10, which let nobody ask for what a stream does not keep yet."""
     async with taking(server.url, clerk):
         pass
     real = JetStream.api
+    kept = []
 
-    async def api_with_a_message_before(self, verb, body=None):
+    async def api_of_old(self, verb, body=None):
         if verb.startswith("CONSUMER.CREATE.mesh-clerk."):
-            await order(peer, 5, "orders.old")
-        return await real(self, verb, body)
+            if not kept:
+                raise StorageError("no valid subset", details={"err_code": 10093})
+            kept.append(await order(peer, 5, "orders.old"))
+        answer = await real(self, verb, body)
+        if verb == "STREAM.UPDATE.mesh-clerk":
+            kept.append(answer["config"]["retention"])
+        return answer
 
-    monkeypatch.setattr(JetStream, "api", api_with_a_message_before)
+    monkeypatch.setattr(JetStream, "api", api_of_old)
     async with taking(server.url, clerk, subscribe=WIDE, durable=durable):
         assert await clerk.taken.get() == 5
         await until_none_is_pending(peer, "mesh-clerk", durable)
+    assert (kept[0], kept[-1]) == ("limits", "interest")
+
+
+def between(monkeypatch, do):
+    """Have something done right after a stream of the mesh was given more, by whoever does that."""
+    real, is_done = JetStream.api, []
+
+    async def api(self, verb, body=None):
+        answer = await real(self, verb, body)
+        if verb.startswith("STREAM.UPDATE.") and not is_done:
+            is_done.append(verb)
+            await do()
+        return answer
+
+    monkeypatch.setattr(JetStream, "api", api)
+
+
+@pytest.mark.parametrize("wanted", [WIDE, "orders.old"])
+async def test_nothing_goes_past_who_reads_on_while_the_subject_is_changed(server, peer, clerk, monkeypatch, wanted):
+    after = Clerk()
+    after.go.set()
+    async with taking(server.url, clerk):  # a node that knows nothing of the change yet
+
+        async def read_on():
+            assert (await api(peer, "STREAM.INFO.mesh-clerk"))["config"]["retention"] == "interest"
+            await order(peer, 5, "orders.old")
+            await order(peer, 6)
+            await spin(lambda: 6 in clerk.done)
+
+        between(monkeypatch, read_on)
+        async with taking(server.url, after, subscribe=wanted):
+            await spin(lambda: 5 in after.done + clerk.done)
+            await until_none_is_pending(peer)
+    config = (await api(peer, "CONSUMER.INFO.mesh-clerk.clerk"))["config"]
+    assert (config["filter_subject"], "xml-pipeline.next-filter" in config["metadata"]) == (wanted, False)
+
+
+async def test_a_node_that_starts_while_its_stream_is_given_more_loses_nothing_of_that(
+    server, peer, clerk, monkeypatch
+):
+    async with taking(server.url, clerk):
+        pass
+    other = Clerk()
+    other.go.set()
+
+    async def restart():
+        async with taking(server.url, clerk):
+            await order(peer, 5, "orders.old")
+
+    between(monkeypatch, restart)
+    async with taking(server.url, other, "other", subscribe=WIDE, durable="other"):
+        await spin(lambda: other.done == [5])
+        assert (await api(peer, "STREAM.INFO.mesh-clerk"))["config"]["retention"] == "interest"
+
+
+@pytest.mark.parametrize("is_unmarked", [False, True])
+@pytest.mark.parametrize("then", ["orders.new", "orders.old"])
+async def test_a_change_that_stopped_halfway_loses_nothing_and_is_finished_or_undone(
+    server, peer, clerk, monkeypatch, then, is_unmarked
+):
+    async with taking(server.url, clerk):
+        by_hand = (await api(peer, "CONSUMER.INFO.mesh-clerk.clerk"))["config"] | {"max_ack_pending": 7}
+        by_hand["metadata"]["team"] = "blue"
+        if is_unmarked:
+            del by_hand["metadata"]["xml-pipeline.owner-id"]
+        creation = {"stream_name": "mesh-clerk", "config": by_hand, "action": "update"}
+        await api(peer, "CONSUMER.CREATE.mesh-clerk.clerk", creation)
+        real = JetStream.api
+
+        async def api_that_breaks(self, verb, body=None):
+            if verb.startswith("STREAM.UPDATE."):
+                raise StorageError("no")
+            return await real(self, verb, body)
+
+        with monkeypatch.context() as patched:
+            patched.setattr(JetStream, "api", api_that_breaks)
+            await refused(taking(server.url, Clerk(), subscribe="orders.old"))
+        await followed(peer, clerk, 1, "orders.new", "mesh-clerk")
+        halfway = (await api(peer, "CONSUMER.INFO.mesh-clerk.clerk"))["config"]
+        assert halfway["filter_subjects"] == ["orders.new", "orders.old"]
+        text = await refused(taking(server.url, Clerk(), "bank", subscribe="orders.old"))
+        assert "wanted is the filter_subject orders.old, not orders.new, orders.old." in text
+    async with taking(server.url, clerk, subscribe=then):
+        await followed(peer, clerk, 2, then, "mesh-clerk")
+        config = (await api(peer, "CONSUMER.INFO.mesh-clerk.clerk"))["config"]
+    mark = config["metadata"].pop("xml-pipeline.owner-id")
+    assert mark == by_hand["metadata"].pop("xml-pipeline.owner-id", mark)
+    assert config == {**by_hand, "filter_subject": then}
 
 
 async def test_two_that_keep_a_part_each_are_not_put_together(server, peer, clerk):
@@ -294,6 +389,42 @@ async def test_it_is_said_again_when_the_connection_is_back(tmp_path, clerk, cap
 
 
 @pytest.mark.usefixtures("often")
+async def test_one_of_our_own_that_others_change_back_is_given_the_rest_again(server, peer, clerk, caplog):
+    other = Clerk()
+    other.go.set()
+    async with taking(server.url, clerk), taking(server.url, other, "other", subscribe=WIDE, durable="other"):
+        await order(peer, 1, "orders.old")
+        await change(peer, "mesh-clerk", "orders.new")  # as one does who read it before it was changed
+        text = "the stream mesh-clerk keeps orders.new, and was given the rest of orders.> again"
+        await spin(lambda: text in log_of(caplog, logging.WARNING))
+        assert await order(peer, 2, "orders.old") == "mesh-clerk"
+        await spin(lambda: other.done == [1, 2])
+        assert (await api(peer, "STREAM.INFO.mesh-clerk"))["config"]["subjects"] == [WIDE]
+    assert log_of(caplog, logging.ERROR) == []
+
+
+@pytest.mark.usefixtures("often")
+async def test_one_of_our_own_that_may_not_be_changed_is_read_on_and_that_is_said(
+    server, peer, clerk, caplog, monkeypatch
+):
+    async with taking(server.url, clerk, subscribe=WIDE):
+        real = JetStream.api
+
+        async def api_that_refuses(self, verb, body=None):
+            if verb.startswith("STREAM.UPDATE."):
+                raise StorageError("no")
+            return await real(self, verb, body)
+
+        monkeypatch.setattr(JetStream, "api", api_that_refuses)
+        await change(peer, "mesh-clerk", "orders.new")
+        await spin(lambda: log_of(caplog, logging.ERROR))
+        await followed(peer, clerk, 2, "orders.new", "mesh-clerk")
+    assert log_of(caplog, logging.ERROR) == [
+        "the durable consumer clerk reads orders.>, and the stream mesh-clerk keeps orders.new; the rest is lost"
+    ]
+
+
+@pytest.mark.usefixtures("often")
 async def test_a_stream_that_was_made_anew_with_less_is_read_and_that_is_said(server, peer, clerk, caplog):
     await stream(peer, "ALL", WIDE)
     async with taking(server.url, clerk, subscribe=WIDE):
@@ -357,6 +488,18 @@ async def test_the_documented_permissions_are_enough(tmp_path, clerk):
             assert await order(peer, 1) == "mesh-cl_erk"
             assert await clerk.taken.get() == 1
             await until_none_is_pending(peer, "mesh-cl_erk", "cl_erk")
+
+
+async def test_what_may_not_be_confirmed_is_not_told_as_failed(tmp_path, clerk, caplog):
+    permissions = [each for each in those_of("mesh-clerk", "clerk") if "$JS.ACK" not in each]
+    async with server_with(permissions, tmp_path) as server:
+        pump = taking(server.url_of("org"), clerk, ack_wait=0.5)
+        async with pump, plain_peer(server.url_of("peer")) as peer:
+            await order(peer, 1)
+            await spin(lambda: len(clerk.done) == 2)  # at least once
+            assert len(pump.dead_letters.list()) == 0
+        assert "of orders.new was handled, and comes again, as that cannot be confirmed: The server does" in caplog.text
+        assert "cannot be handled" not in caplog.text
 
 
 async def test_a_missing_permission_is_named(tmp_path, clerk):

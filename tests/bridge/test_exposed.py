@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextvars import ContextVar
 from dataclasses import dataclass
 
 import pytest
@@ -118,6 +119,66 @@ async def test_a_defect_in_writing_an_answer_does_not_keep_its_caller(expose, me
         with pytest.raises(HandlerError):
             await mesh.call("demo.it", {"message": ""}, timeout=30.0)
     assert "a defect" in caplog.text
+
+
+class OwnBaseException(BaseException):
+    pass
+
+
+WHATEVER = {each.__name__: each for each in (SystemExit, asyncio.CancelledError, OwnBaseException)}
+
+
+@pytest.mark.parametrize("kind", WHATEVER)
+@pytest.mark.parametrize("reads", [True, False])
+async def test_whatever_a_payload_class_raises_harms_its_own_request_only(expose, mesh, monkeypatch, kind, reads):
+    """Also where the request before it frees the slot, from within the pump."""
+
+    @dataclass
+    class Said:
+        message: str
+
+        def __post_init__(self):
+            if reads and self.message in WHATEVER:
+                raise WHATEVER[self.message]
+
+    def write(payload):
+        if payload.reply in WHATEVER:
+            raise WHATEVER[payload.reply]
+        return json_of(payload)
+
+    async def say(said: Said, metadata: HandlerMetadata) -> HandlerResponse:
+        return HandlerResponse.respond(Told(said.message))
+
+    json_of = exposed.json_of
+    monkeypatch.setattr(exposed, "json_of", write)
+    async with expose(say, Said, entry={"max_concurrency": 1}):
+        await until_names(mesh, "demo.it")
+        for _ in range(2):
+            calls = [mesh.call("demo.it", {"message": text}, 30.0) for text in ("1", kind, "2", kind, kind, "3")]
+            results = await asyncio.gather(*calls, return_exceptions=True)
+            assert [results[index] for index in (0, 2, 5)] == [{"reply": text} for text in "123"]
+            assert {type(results[index]) for index in (1, 3, 4)} == {HandlerError}
+
+
+async def test_what_writing_an_answer_sets_is_not_there_for_the_next_handler(expose, mesh, monkeypatch):
+    mark = ContextVar("mark", default="")
+    seen = []
+
+    def write(payload):
+        mark.set(payload.reply)
+        return json_of(payload)
+
+    async def look(ask: Ask, metadata: HandlerMetadata) -> HandlerResponse:
+        seen.append(mark.get())
+        return HandlerResponse.respond(Told(ask.message))
+
+    json_of = exposed.json_of
+    monkeypatch.setattr(exposed, "json_of", write)
+    async with expose(look):
+        await until_names(mesh, "demo.it")
+        for _ in range(3):
+            await mesh.call("demo.it", {"message": "mine"})
+    assert seen == [""] * 3
 
 
 async def test_a_listener_that_does_not_answer_is_told_so(expose, mesh):

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 
 import pytest
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ec
 
 from xml_pipeline.crypto import Identity, decode_public_key, key_id_of, load_public_key
 
@@ -61,3 +64,37 @@ def test_a_place_that_cannot_be_written_is_told(cli, tmp_path, output, told):
     result = cli("keygen", "--output", output)
     assert result.code == 1 and told in result.err and "Traceback" not in result.err, result
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", ["keys/shop.key", "a key's file", "-o.key"])
+@pytest.mark.parametrize("cwd", ["", "elsewhere"])
+def test_what_check_says_of_a_key_that_is_missing_can_be_copied(cli, organism, name, cwd):
+    """Wherever it is called from; a key of another kind is left to whoever has to move it away."""
+    (organism / "elsewhere").mkdir()
+    (organism / "keys").mkdir()
+    text = (organism / "organism.yaml").read_text()
+    (organism / "organism.yaml").write_text(text.replace("name: test", f'name: test, identity: "{name}"'))
+    file = os.path.relpath(organism / "organism.yaml", organism / cwd)
+
+    def in_a_shell(command):
+        return cli(*shlex.split(command)[1:], cwd=organism / cwd)
+
+    def advice():
+        result = cli("check", file, cwd=organism / cwd)
+        assert result.code == 3, result
+        told = result.err.splitlines()[0]
+        assert " make one with: " in told
+        return told.rpartition(" make one with: ")[2]
+
+    command = advice()
+    assert in_a_shell(command).code == 0, command
+    assert (organism / name).is_file()
+    assert cli("check", file, cwd=organism / cwd).code == 0
+    other = ec.generate_private_key(ec.SECP256R1())
+    formats = serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    (organism / name).write_bytes(other.private_bytes(*formats))
+    assert advice() == command
+    assert "exists already" in in_a_shell(command).err
+    (organism / name).unlink()
+    (organism / name).with_suffix(".pub").unlink()
+    assert in_a_shell(command).code == 0

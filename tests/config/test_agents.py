@@ -47,6 +47,7 @@ def test_an_agent_needs_no_python(organism: Organism) -> None:
     assert (writer.payload_class, writer.payload_class_path) == (TextInput, DEFAULT_CLASSES["payload_class"])
     assert (writer.output_class, writer.output_class_path) == (TextOutput, DEFAULT_CLASSES["output_class"])
     assert (writer.model, writer.temperature, writer.max_tokens, writer.max_model_calls) == ("", None, None, 25)
+    assert writer.max_history_chars == 100_000
 
 
 def test_it_says_how_to_call_the_model(organism: Organism) -> None:
@@ -55,6 +56,7 @@ def test_it_says_how_to_call_the_model(organism: Organism) -> None:
   temperature: 0
   max_tokens: 500
   max_model_calls: 3
+  max_history_chars: ${CHARS:-0}
   timeout: 7
   payload_class: [handlers.Greeting, handlers.Order]
   output_class: handlers.Answer
@@ -63,6 +65,7 @@ def test_it_says_how_to_call_the_model(organism: Organism) -> None:
     assert config is not None
     (writer,) = config.listeners
     assert (writer.model, writer.temperature, writer.max_tokens, writer.max_model_calls) == ("grok-4", 0.0, 500, 3)
+    assert writer.max_history_chars == 0
     assert [cls.__name__ for cls in writer.payload_classes] == ["Greeting", "Order"]
     assert writer.output_class is not None
     assert writer.output_class.__name__ == "Answer"
@@ -103,6 +106,9 @@ def test_our_own_classes_need_no_import_root(organism: Organism) -> None:
         (["prompt: p", "temperature: -0.1"], ["8:16 listeners[0].temperature: must be at least 0, not -0.1"]),
         (["prompt: p", "temperature: .nan"], ["8:16 listeners[0].temperature: must be a finite number"]),
         (["prompt: p", "max_tokens: 0"], ["8:15 listeners[0].max_tokens: must be at least 1, not 0"]),
+        (["prompt: p", "max_history_chars: -1"], [
+            "8:22 listeners[0].max_history_chars: must be at least 0, not -1"
+        ]),
         (["prompt: p", "max_model_calls: 0"], ["8:20 listeners[0].max_model_calls: must be at least 1, not 0"]),
         (["prompt: p", "model: 5"], ["8:10 listeners[0].model: must be text, not 5"]),
     ],
@@ -155,6 +161,10 @@ def test_a_missing_backend_is_told_once(organism: Organism) -> None:
             "itself",
             "8:20 listeners[0].max_model_calls: is only for agents without a handler: a handler makes its model calls "
             "itself",
+        ]),
+        (["agent: true", "peers: []", "max_history_chars: 0"], [
+            "9:22 listeners[0].max_history_chars: is only for agents without a handler: a handler makes its model "
+            "calls itself"
         ]),
         (["agent: yes", "model: m"], ["7:10 listeners[0].agent: must be true or false, not the text 'yes'; in YAML 1.2 "
          "only true and false are booleans"]),
@@ -273,7 +283,7 @@ def test_organisms_without_such_agents_need_no_backends() -> None:
 
 
 def test_its_handler_is_the_built_in_model_call() -> None:
-    writer = config(model="m", peers=[], temperature=0.5, max_tokens=100, max_model_calls=3)
+    writer = config(model="m", peers=[], temperature=0.5, max_tokens=100, max_model_calls=3, max_history_chars=7)
     with pytest.raises(ConfigurationError, match="not imported"):
         configured_listener(writer, 5.0)
     ConfigLoader._resolve_imports(writer)
@@ -281,7 +291,7 @@ def test_its_handler_is_the_built_in_model_call() -> None:
     made = listener.handler
     assert isinstance(made, ModelAgent)
     assert (made.prompt, made.model, made.temperature) == ("You write.", "m", 0.5)
-    assert (made.max_tokens, made.max_model_calls) == (100, 3)
+    assert (made.max_tokens, made.max_model_calls, made.max_history_chars) == (100, 3, 7)
     assert (listener.model, listener.prompt, listener.timeout) == ("m", "You write.", 5.0)
     assert (listener.payload_classes, listener.output_class) == ((TextInput,), TextOutput)
     other = configured_listener(config(handler=handle, payload_class=TextInput), 5.0)

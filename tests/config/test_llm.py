@@ -40,6 +40,7 @@ def test_a_section_has_the_documented_defaults() -> None:
         "retry_base_delay": 1.0,
         "retry_max_delay": 60.0,
         "timeout": 120.0,
+        "completion_allowance": 1_024,
         "backends": [],
     }
 
@@ -72,6 +73,7 @@ retries: ${RETRIES}
 retry_base_delay: 0
 retry_max_delay: 2.5
 timeout: 60
+completion_allowance: 0
 backends:
   - {provider: xai, api_key: "${KEY}", priority: 0, rate_limit_tpm: 5, rate_limit_rpm: 6, max_concurrent: 7, timeout: 8}
   - {name: local, provider: openai-compatible, base_url: "http://localhost:${PORT}/v1", supported_models: [a, b]}
@@ -88,6 +90,7 @@ backends:
         retry_base_delay=0,
         retry_max_delay=2.5,
         timeout=60,
+        completion_allowance=0,
         backends=[
             BackendConfig(
                 provider="xai",

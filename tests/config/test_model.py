@@ -53,6 +53,7 @@ def test_a_listener_has_the_documented_fields_and_defaults() -> None:
         "temperature": None,
         "max_tokens": None,
         "max_model_calls": 25,
+        "max_history_chars": 100_000,
         "timeout": 30.0,
         "concurrency": None,
         "rate": None,

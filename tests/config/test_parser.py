@@ -68,6 +68,7 @@ def test_keys_of_the_file_become_fields_of_the_configuration() -> None:
         "temperature": None,
         "max_tokens": None,
         "max_model_calls": 25,
+        "max_history_chars": 100_000,
         "timeout": 2.5,
         "concurrency": 3,
         "rate": {"per_second": 10.0, "burst": 10},

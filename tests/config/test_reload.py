@@ -143,6 +143,7 @@ LLM: dict[str, Any] = {"model": "m", "backends": [{"provider": "xai", "api_key":
         ({"temperature": 0.0}, "temperature"),
         ({"max_tokens": 5}, "max_tokens"),
         ({"max_model_calls": 5}, "max_model_calls"),
+        ({"max_history_chars": 0}, "max_history_chars"),
         ({"timeout": 5}, "timeout"),
         ({"prompt": "q"}, "prompt"),
     ],

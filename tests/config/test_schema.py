@@ -128,11 +128,14 @@ GOOD = [
     with_agent(""),
     with_agent(", payload_class: a.B, output_class: a.C, temperature: 0"),
     with_agent(
-        ", temperature: 2, max_tokens: 100, max_model_calls: '${CALLS:-3}', timeout: 60, peers: [system.buffer]"
+        ", temperature: 2, max_tokens: 100, max_model_calls: '${CALLS:-3}', max_history_chars: 0, timeout: 60"
+        ", peers: [system.buffer]"
     ),
     with_agent(", temperature: null, max_tokens: null").replace("agent: true", "agent: '${AGENT:-true}'"),
     f"{MINIMAL}llm: {{}}\n",
     f"{MINIMAL}llm: {{strategy: least-loaded, model: m, retries: 0, retry_base_delay: 0, backends: []}}\n",
+    f"{MINIMAL}llm: {{completion_allowance: 0}}\n",
+    f"{MINIMAL}llm: {{completion_allowance: '${{TOKENS:-5}}'}}\n",
     with_backend("provider: xai, name: a, api_key: k, priority: -1, rate_limit_tpm: 5, rate_limit_rpm: 5"),
     with_backend("provider: anthropic, api_key_env: A_KEY, max_concurrent: 2, timeout: 5, models: [a, b]"),
     with_backend("provider: openai-compatible, base_url: 'http://${HOST:-x}:8000/v1', supported_models: []"),
@@ -174,6 +177,7 @@ BAD = [
             *("backend: {redis_url: x}", "import_roots: app", "import_roots: ['']", "llm:", "oob: {}"),
             *("llm: []", "llm: {strategy: random}", "llm: {retries: -1}", "llm: {backend: []}", "llm: {timeout: 0}"),
             *("llm: {backends: }", "llm: {model: 5}", "llm: {retry_max_delay: -1}", "llm: {backends: [x]}"),
+            *("llm: {completion_allowance: -1}", "llm: {completion_allowance: null}"),
             *("peer_tables: {}", "peer_tables: [x]", "peer_tables: [{}]", "peer_tables:", "max_tokens_per_thread: 0"),
         )
     ),
@@ -238,6 +242,7 @@ BAD = [
         with_agent(keys)
         for keys in (
             *(", temperature: 2.1", ", temperature: -1", ", max_tokens: 0", ", max_model_calls: null", ", handler:"),
+            *(", max_history_chars: -1", ", max_history_chars: null", ", max_history_chars: 1.5"),
             *(", handler: a.b", f", handler_sha256: '{'0' * 64}'", ", payload_class: []", ", peers: 5"),
         )
     ),
@@ -248,6 +253,7 @@ BAD = [
     with_listener(", model: m"),
     with_listener(", temperature: 1"),
     with_listener(", agent: true, max_model_calls: 5"),
+    with_listener(", agent: true, max_history_chars: 5"),
     with_listener("").replace("payload_class: a.B, ", ""),
     with_listener("").replace("a.B", "[]"),
     with_listener("").replace("a.B", "[a.B, a.B]"),

@@ -209,8 +209,11 @@ def test_a_file_that_holds_no_identity(tmp_path, content, told):
 
 
 def test_a_file_that_is_not_there(tmp_path):
-    with pytest.raises(IdentityError, match=r"not found: .*me\.key; make one with: xml-pipeline keygen"):
+    told = r"not found: .*me\.key; make one with: xml-pipeline keygen --output .*me\.key$"
+    with pytest.raises(IdentityError, match=told):
         Identity.load(tmp_path / "me.key")
+    with pytest.raises(IdentityError, match=r"not found: [^;]*me\.pub$"):
+        load_public_key(tmp_path / "me.pub")
 
 
 @pytest.mark.parametrize("content", [b"", b"x", pem(SHOP.private_key)])

@@ -33,6 +33,7 @@ def test_a_section_becomes_a_router(monkeypatch):
             "retry_base_delay": 0.5,
             "retry_max_delay": 7.0,
             "timeout": 9.0,
+            "completion_allowance": 5,
             "backends": [
                 {"provider": "xai", "api_key": KEY, "priority": 3, "rate_limit_tpm": 5, "max_concurrent": 2},
                 {"provider": "anthropic", "api_key_env": "A_KEY", "rate_limit_rpm": 11},
@@ -46,6 +47,7 @@ def test_a_section_becomes_a_router(monkeypatch):
     assert [backend.name for backend in router.backends] == ["xai", "anthropic", "fast", "ollama", "vllm", "scripted"]
     assert (router.strategy, router.timeout, router.default_model) == (Strategy.LEAST_LOADED, 9.0, "grok-4")
     assert (router._policy.retries, router._policy.base_delay, router._policy.max_delay) == (1, 0.5, 7.0)
+    assert router._accounts._allowance == 5
     xai, anthropic, fast, ollama = router.backends[:4]
     assert (xai.priority, xai.rate_limit_tpm, xai.max_concurrent) == (3, 5, 2)
     assert anthropic.rate_limit_rpm == 11
@@ -56,6 +58,7 @@ def test_a_section_becomes_a_router(monkeypatch):
 
 def test_the_defaults_are_those_of_the_reference():
     router = make_router(LLMConfig())
+    assert router._accounts._allowance == LLMRouter()._accounts._allowance == 1_024
     assert router.strategy is Strategy.FAILOVER
     assert router.timeout == 120.0
     assert (router._policy.retries, router._policy.base_delay, router._policy.max_delay) == (3, 1.0, 60.0)

@@ -203,6 +203,39 @@ async def test_a_thousand_waiting_calls_are_cancelled(clock):
     assert (limiter.active, limiter.waiting, limiter.tokens.level) == (0, 0, 600)
 
 
+def test_a_bucket_of_another_size_is_owed_no_more_than_itself(clock):
+    bucket = Bucket(600, clock.time)
+    bucket.settle(0, 1200)
+    assert bucket.level == -600
+    bucket.resize(100)
+    assert bucket.level == -100
+    clock.advance(60)
+    assert bucket.level == 0
+    bucket.resize(600)
+    assert bucket.level == 500  # 100 were used
+    assert bucket.wait_time(600) == 10
+
+
+async def test_other_limits_hold_for_what_runs_waits_and_was_used(clock):
+    limiter = Limiter(600, None, 2, clock)
+    running = [await limiter.acquire(200) for _ in range(2)]
+    waiting = [asyncio.create_task(limiter.acquire(100)) for _ in range(3)]
+    await settle()
+    limiter.resize(700, 1, 4)  # 400 are used, and nobody has counted requests so far
+    await settle()
+    assert limiter.tokens.level == 700 - 400 - 100
+    assert (limiter.active, limiter.waiting) == (3, 2)  # one request a minute
+    limiter.resize(700, None, 3)
+    await settle()
+    assert (limiter.active, limiter.waiting) == (3, 2)
+    limiter.resize(300, None, 9)
+    assert limiter.tokens.level == 300 - 500
+    for permit in [*running, waiting[0].result()]:
+        permit.refund()
+    await asyncio.gather(*waiting)
+    assert limiter.tokens.level == 100
+
+
 # -- a limiter against a model of it ------------------------------------------------------------------------------
 
 BURST, REQUESTS, PLACES = 240, 12, 3
@@ -219,6 +252,7 @@ class LimiterMachine(RuleBasedStateMachine):
     @initialize()
     def begin(self) -> None:
         self.limiter = Limiter(BURST, REQUESTS, PLACES, self.clock)
+        self.burst, self.per_minute, self.places = BURST, REQUESTS, PLACES
         self.tasks: dict[int, asyncio.Task] = {}
         self.tokens, self.requests = float(BURST), float(REQUESTS)
         self.waiting: list[tuple[int, int]] = []
@@ -231,9 +265,9 @@ class LimiterMachine(RuleBasedStateMachine):
     # what the model does
 
     def serve(self) -> None:
-        while self.waiting and len(self.running) < PLACES:
+        while self.waiting and len(self.running) < self.places:
             number, tokens = self.waiting[0]
-            amount = min(tokens, BURST)
+            amount = min(tokens, self.burst)
             if self.tokens < amount - 1e-6 or self.requests < 1 - 1e-6:
                 return
             self.waiting.pop(0)
@@ -242,10 +276,11 @@ class LimiterMachine(RuleBasedStateMachine):
             self.running[number] = amount
 
     def pass_time(self, seconds: float) -> None:
-        # In small steps, because tokens that come while others wait are given away in between.
-        for _ in range(round(seconds * 4)):
-            self.tokens = min(BURST, self.tokens + BURST / 240)
-            self.requests = min(REQUESTS, self.requests + REQUESTS / 240)
+        # In small steps, because tokens that come while others wait are given away in between; so small that what may
+        # be waited for comes with the end of one, also half a token that is left of a time with half the burst.
+        for _ in range(round(seconds * 8)):
+            self.tokens = min(self.burst, self.tokens + self.burst / 480)
+            self.requests = min(self.per_minute, self.requests + self.per_minute / 480)
             self.serve()
 
     # what happens
@@ -272,9 +307,9 @@ class LimiterMachine(RuleBasedStateMachine):
             permit.settle(used) if how == "settle" else getattr(permit, how)()
 
         self.runner.run(close())
-        self.tokens = max(-BURST, min(BURST, self.tokens + taken - (used if how == "settle" else 0)))
+        self.tokens = max(-self.burst, min(self.burst, self.tokens + taken - (used if how == "settle" else 0)))
         if how == "undo":
-            self.requests = min(REQUESTS, self.requests + 1)
+            self.requests = min(self.per_minute, self.requests + 1)
         self.serve()
 
     @precondition(lambda self: self.waiting)
@@ -284,6 +319,21 @@ class LimiterMachine(RuleBasedStateMachine):
         self.tasks.pop(number).cancel()
         self.waiting = [each for each in self.waiting if each[0] != number]
         self.runner.run(settle())
+        self.serve()
+
+    @rule(
+        burst=st.sampled_from([BURST // 2, BURST]),
+        per_minute=st.sampled_from([REQUESTS // 2, REQUESTS]),
+        places=st.integers(1, PLACES + 2),
+    )
+    def resize(self, burst: int, per_minute: int, places: int) -> None:
+        async def resize() -> None:
+            self.limiter.resize(burst, per_minute, places)
+
+        self.runner.run(resize())
+        self.tokens = max(-burst, self.tokens + burst - self.burst)
+        self.requests = max(-per_minute, self.requests + per_minute - self.per_minute)
+        self.burst, self.per_minute, self.places = burst, per_minute, places
         self.serve()
 
     @rule(quarters=st.integers(1, 100))

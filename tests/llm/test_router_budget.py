@@ -423,6 +423,14 @@ async def test_every_threshold_is_told_once_with_agent_and_thread(make, warnings
     assert warnings[0][0].tokens_used == 800
 
 
+async def test_thresholds_that_one_call_reaches_are_told_lowest_first(make, warnings):
+    configure_budget_registry(1000)
+    router = make(StubBackend(answer(prompt=900, completion=100)))
+    await router.complete("m", HELLO, thread_id="t", agent_id="a")
+    assert [crossed.severity for crossed, _, _ in warnings] == ["warning", "critical", "final"]
+    assert {crossed.tokens_used for crossed, _, _ in warnings} == {1000}
+
+
 async def test_a_failing_callback_fails_no_call(make, caplog):
     def fail(*told):
         raise RuntimeError("no post today")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from contextvars import ContextVar
 
 import pytest
 
@@ -32,6 +33,21 @@ async def test_a_call_is_answered(host, mesh):
         assert await mesh.call("demo.echo", Ask(message="hi", n=2)) == {"reply": "hihi"}
         assert await mesh.call("demo.echo", {"message": "hi"}, result_type=Told) == Told(reply="hi")
         assert await mesh.call("demo.echo", b'{"message": "raw"}') == {"reply": "raw"}
+
+
+async def test_what_a_handler_sets_is_not_there_for_the_request_that_waits_for_its_slot(host, mesh):
+    mark = ContextVar("mark", default="")
+
+    @host.agent(AgentSpec(name="demo.echo", description="", max_concurrency=1))
+    async def look(ask: Ask) -> Told:
+        found = mark.get()
+        mark.set(ask.message)
+        await asyncio.sleep(0)
+        return Told(reply=found)
+
+    async with host:
+        calls = [mesh.call("demo.echo", {"message": "mine"}) for _ in range(4)]
+        assert await asyncio.gather(*calls) == [{"reply": ""}] * 4
 
 
 async def test_a_mesh_object_may_call_itself(host):

@@ -8,6 +8,9 @@ import signal
 
 import pytest
 
+from tests.mesh.kit import spin
+from tests.mesh.misbehaving import GREETING, stranger
+from tests.mesh.secured import ConfiguredServer, NKey, creds_of, jwt_of, operator_config
 from xml_pipeline.mesh import ConnectionLost, MeshTimeout, PayloadTooLarge
 from xml_pipeline.mesh import headers as h
 from xml_pipeline.mesh.link import Link
@@ -206,3 +209,71 @@ async def test_a_message_that_has_to_wait_waits_no_longer_than_it_may(server, li
         os.kill(server.pid, signal.SIGCONT)
     await link.flush()
     assert link.losses == 0
+
+
+async def refuses_more_than(link: Link, size: int) -> None:
+    """A message of one byte more is refused here, and not by the server, which would end the connection."""
+    with pytest.raises(PayloadTooLarge, match=f"the {size} the server allows"):
+        await link.publish("a", b"x" * (size + 1))
+    with pytest.raises(PayloadTooLarge):
+        await link.publish("a", b"x" * (size + 1), headers={"X-Mine": "1"})
+    await link.publish("a", b"x" * size)
+    await link.flush()
+    assert link.losses == 0
+
+
+async def test_a_limit_that_was_changed_is_known_when_the_server_says_so():
+    """Servers do not at the reload itself, but whenever they have something else to say: here that they retire."""
+    async with ConfiguredServer("max_payload: 100000\n") as server:
+        link = Link(ConnectionOptions(url=server.url))
+        await link.open()
+        assert link.max_payload == 100_000
+        server.config = "max_payload: 2000\n"
+        server._prepare()
+        os.kill(server.pid, signal.SIGHUP)
+        await spin(lambda: "Reloaded: max_payload" in server.log)
+        os.kill(server.pid, signal.SIGUSR2)
+        await spin(lambda: link.max_payload == 2000)
+        await refuses_more_than(link, 2000)
+        await link.close()
+        server.kill()  # it would take its time
+
+
+async def test_a_limit_of_ones_own_is_known_as_soon_as_the_server_knows_who_we_are(tmp_path):
+    """Its greeting tells that of the server."""
+    config, account = operator_config()
+    user = NKey("user")
+    grants = {"pub": {}, "sub": {}, "subs": -1, "data": -1, "payload": 500, "type": "user", "version": 2}
+    path = tmp_path / "me.creds"
+    path.write_text(creds_of(jwt_of(account, user, "me", grants), user))
+    async with ConfiguredServer(config) as server:
+        link = Link(ConnectionOptions(url=server.url, creds=str(path)))
+        await link.open()
+        await link.flush()
+        assert link.max_payload == 500
+        await refuses_more_than(link, 500)
+        await link.close()
+
+
+@pytest.mark.parametrize("info", [b"INFO 5", b'INFO {"max_payload": null}', b'INFO {"max_payload": "x"}', b"INFO {"])
+async def test_a_later_greeting_that_is_none_ends_the_connection(info):
+    """The NATS client would read nothing any more, and say nothing."""
+    async with stranger(GREETING, b"", b"PONG\r\n" + info + b"\r\n") as place:
+        link = Link(ConnectionOptions(url=f"nats://{place}", ping_interval=3600, first_delay=3600, longest_delay=3600))
+        await link.open()
+        async with asyncio.timeout(20):
+            await spin(lambda: link.losses)
+        await link.close()
+
+
+@pytest.mark.parametrize("size", [b"0", b"-1"])
+async def test_a_later_greeting_without_a_limit_changes_nothing(size):
+    greeting = b'INFO {"connect_urls": 5, "max_payload": %s}\r\n' % size
+    async with stranger(GREETING, b"", b"PONG\r\n" + greeting, b"MSG a 1 1\r\nx\r\n") as place:
+        link = Link(ConnectionOptions(url=f"nats://{place}"))
+        await link.open()
+        came: list[bytes] = []
+        await link.subscribe("a", lambda message: came.append(message.data))
+        await spin(lambda: came)
+        assert link.max_payload == 1_048_576
+        await link.close()

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+from contextvars import ContextVar, copy_context
 from typing import Any
 
 import pytest
@@ -21,6 +23,8 @@ from xml_pipeline.mesh import (
     Overloaded,
     PayloadTooLarge,
 )
+from xml_pipeline.mesh import service as service_module
+from xml_pipeline.mesh.job import Job
 from xml_pipeline.mesh.raw import RawRequest, Told, raw_agent
 from xml_pipeline.mesh.shapes import Shape
 
@@ -112,8 +116,10 @@ async def test_what_is_told_after_the_end_is_dropped(serving, mesh, peer, desk):
     told(b"", ValueError("late"))
     assert await call == 1
     await peer.publish("the.end", b"")
-    subjects = [(await everything.next()).subject for _ in range(2)]
-    assert subjects[-1] == "the.end"  # and nothing else between
+    came = []
+    while (message := await everything.next()).subject != "the.end":
+        came.append(message.data)
+    assert [data for data in came if data] == [b"1"]  # that the host has the request is said without a body
 
 
 async def test_a_request_that_cannot_be_handled_so_gets_a_task(serving, mesh, desk):
@@ -163,6 +169,84 @@ async def test_other_errors_stay_here(serving, mesh, told_so, caplog):
         await mesh.call(NAME, 1)
     assert "secret" not in str(caught.value.to_dict())
     assert "secret" in caplog.text
+
+
+class OwnBaseException(BaseException):
+    pass
+
+
+@pytest.mark.parametrize("error", [SystemExit, asyncio.CancelledError, OwnBaseException])
+@pytest.mark.parametrize("told_so", [True, False])
+async def test_whatever_is_raised_ends_its_own_request_only(serving, mesh, desk, error, told_so):
+    """Neither all reading from the connection, nor whoever frees the slot of a request that waits."""
+
+    def begin(request: RawRequest, told: Told) -> Any:
+        if request.body == b"2":
+            if told_so:
+                return told(b"", error())
+            raise error
+        return desk.begin(request, told)
+
+    service = await serving(agent(begin, max_concurrency=1))
+    first = asyncio.create_task(mesh.call(NAME, 1))
+    _, told = await desk.begun.get()
+    others = [asyncio.create_task(mesh.call(NAME, number)) for number in (2, 3)]
+    await spin(lambda: service.waiting == 2)
+    told(b"1", None)
+    _, told = await desk.begun.get()
+    told(b"3", None)
+    assert await first == 1 and await others[1] == 3
+    with pytest.raises(HandlerError):
+        await others[0]
+    with pytest.raises(HandlerError):
+        await mesh.call(NAME, 2)
+    await spin(lambda: is_idle(service))
+
+
+async def test_a_request_that_waited_runs_in_the_context_that_it_came_in(serving, mesh, desk):
+    mark = ContextVar("mark", default="")
+    seen = []
+
+    def begin(request: RawRequest, told: Told) -> Any:
+        seen.append(mark.get())
+        mark.set("of another request")
+        return desk.begin(request, told)
+
+    service = await serving(agent(begin, max_concurrency=1))
+    calls = [asyncio.create_task(mesh.call(NAME, number)) for number in (1, 2)]
+    _, told = await desk.begun.get()
+    await spin(lambda: service.waiting == 1)
+    elsewhere = copy_context()
+    elsewhere.run(mark.set, "of whoever tells")
+    elsewhere.run(told, b"1", None)
+    assert elsewhere[mark] == "of whoever tells"
+    _, told = await desk.begun.get()
+    told(b"2", None)
+    assert await asyncio.gather(*calls) == [1, 2]
+    assert seen == ["", ""]
+
+
+@pytest.mark.parametrize("body", [b'"raised"', b'"told"', b'"task"'])
+async def test_a_request_that_is_over_leaves_nothing_for_the_garbage_collector(serving, peer, desk, body):
+    def begin(request: RawRequest, told: Told) -> Any:
+        if body == b'"told"':
+            return told(b"", InvalidInput())
+        if body == b'"raised"':
+            raise InvalidInput  # nothing else: what is logged is kept with all that it went through
+        return desk.begin(request, told)
+
+    service = await serving(agent(begin, desk.serve))
+    await peer.request(f"mesh.agent.{NAME}", body)
+    await spin(lambda: is_idle(service))
+    gc.collect()
+    gc.disable()
+    try:
+        for _ in range(5):
+            await peer.request(f"mesh.agent.{NAME}", body)
+        await spin(lambda: is_idle(service))
+        assert sum(isinstance(each, Job) for each in gc.get_objects()) <= 1
+    finally:
+        gc.enable()
 
 
 async def test_an_answer_that_is_too_large_is_a_typed_error(serving, mesh, desk):
@@ -278,6 +362,24 @@ async def test_an_answer_outlives_a_lost_connection(lasting_server, desk, monkey
             assert (await answers.next()).data == b'"late"'
 
 
+async def test_an_answer_outlives_a_lost_connection_for_as_long_as_its_caller_waits(lasting_server, desk, monkeypatch):
+    monkeypatch.setattr(service_module, "RESEND", 0.0)
+    async with AgentMesh(lasting_server.url) as host:
+        await host.offer(desk.agent())
+        async with plain_peer(lasting_server.url) as peer:
+            await peer.publish(f"mesh.agent.{NAME}", b"1", "answers.1", {"X-Mesh-Deadline": "60000"})
+            _, told = await desk.begun.get()
+        go = delay_return(host, monkeypatch)
+        await crash(lasting_server, host)
+        told(b'"late"', None)
+        await spin(lambda: host.parts.link.waiting)
+        await lasting_server.start()
+        async with plain_peer(lasting_server.url) as peer:
+            answers = await Tap.on(peer, "answers.1")
+            go.set()
+            assert (await answers.next()).data == b'"late"'
+
+
 async def test_an_answer_waits_while_too_much_waits_to_be_written(host, serving, mesh, desk, monkeypatch):
     service = await serving(desk.agent())
     call = asyncio.create_task(mesh.call(NAME, 1))
@@ -300,7 +402,7 @@ async def test_what_is_given_up_just_after_its_end_was_told_ends_once(serving, m
         return lambda: desk.given_up.append("late")
 
     service = await serving(agent(begin))
-    with pytest.raises(CallCancelled, match="given up"):
+    with pytest.raises(InvalidInput, match="not so"):
         await mesh.call(NAME, 1, timeout=30.0)
     await spin(lambda: is_idle(service))
     assert service.tally.errors == 1 and not desk.given_up

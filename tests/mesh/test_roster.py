@@ -8,7 +8,7 @@ from contextlib import aclosing
 import pytest
 
 from tests.mesh.kit import spin, until_names
-from xml_pipeline.mesh import AgentMesh, AgentSpec, CallCancelled, NotFound, roster
+from xml_pipeline.mesh import AgentMesh, AgentSpec, CallCancelled, NotAvailable, NotFound, roster
 from xml_pipeline.mesh.agent import Agent
 
 
@@ -120,6 +120,30 @@ async def test_it_takes_requests_until_it_has_left_the_catalog(host, mesh, monke
         is_to_go.set()
         await leaving
         assert listed == [None]
+
+
+async def test_it_is_served_no_more_though_nobody_waited_until_it_was_out_of_the_catalog(host, mesh, monkeypatch):
+    async with host:
+        desk = Desk("a.desk", "one")
+        desk.go.set()
+        await host.offer(desk.agent)
+        await until_names(mesh, "a.desk")
+        begun = asyncio.Event()
+
+        async def held_up(names, timeout):
+            begun.set()
+            await asyncio.Event().wait()
+
+        monkeypatch.setattr(host.parts.membership, "unlist", held_up)
+        leaving = asyncio.create_task(host.withdraw("a.desk", 60.0))
+        await begun.wait()
+        leaving.cancel()
+        await asyncio.wait([leaving])
+        assert leaving.cancelled()
+        await spin(lambda: not host.parts.host.names)
+        with pytest.raises(NotAvailable):
+            await mesh.call("a.desk", "x")
+    await until_names(mesh)
 
 
 async def test_what_others_serve_too_stays_in_the_catalog(host, mesh, server):

@@ -10,6 +10,7 @@ from lxml import etree
 
 from xml_pipeline import HandlerMetadata, HandlerResponse
 from xml_pipeline.errors import (
+    ConversationCancelled,
     DeadlineExceeded,
     ForgedMessage,
     HandlerError,
@@ -66,6 +67,63 @@ async def pump(seen):
 async def test_the_sender_is_who_the_neighbour_says_it_is(pump, seen):
     said = await pump.engine.gateway.request(Arrival("say", Word("hi"), "mesh:abc"), 10)
     assert said == Said("hi", "mesh:abc")
+
+
+class Taken:
+    """What a taker got; then it raises."""
+
+    def __init__(self, error: BaseException | None = None) -> None:
+        self.got: asyncio.Queue[tuple[object, object]] = asyncio.Queue()
+        self._error = error
+
+    def __call__(self, payload: object, error: object) -> None:
+        self.got.put_nowait((payload, error))
+        if self._error is not None:
+            raise self._error
+
+
+class OwnBaseException(BaseException):
+    pass
+
+
+async def test_the_end_is_handed_over_once(pump):
+    async def twice(word: Word, metadata: HandlerMetadata) -> object:
+        return {"silent": None, "twice": [HandlerResponse.respond(Said(text)) for text in "ab"]}[word.text]
+
+    pump.register("twice", twice, Word)
+    for text, payload, error in (("twice", Said("a"), None), ("silent", None, NoAnswer), ("none", None, HandlerError)):
+        taken = Taken()
+        pump.engine.gateway.begin(Arrival("twice", Word(text), "mesh:a"), taken)
+        got = await taken.got.get()
+        assert (got[0], got[1] and type(got[1])) == (payload, error)
+        await pump.wait_idle()
+        assert taken.got.empty()
+    assert pump.dead_letters.list() == []
+
+
+async def test_what_is_given_up_is_cancelled_and_told_so(pump):
+    taken = Taken()
+    conversation = pump.engine.gateway.begin(Arrival("say", Word("x"), "mesh:a"), taken)
+    pump.engine.gateway.give_up(conversation)
+    assert isinstance((await taken.got.get())[1], ConversationCancelled)
+    pump.engine.gateway.give_up(conversation)
+    await pump.wait_idle()
+    assert taken.got.empty()
+
+
+@pytest.mark.parametrize("error", [ValueError, SystemExit, asyncio.CancelledError, OwnBaseException])
+@pytest.mark.parametrize("target", ["say", "fail"])
+async def test_what_a_taker_raises_is_logged_and_the_pump_goes_on(pump, caplog, error, target):
+    async def fail(word: Word, metadata: HandlerMetadata) -> None:
+        raise ValueError
+
+    pump.register("fail", fail, Word)
+    taken = Taken(error())
+    pump.engine.gateway.begin(Arrival(target, Word("x"), "mesh:a"), taken)
+    await taken.got.get()
+    await pump.wait_idle()
+    assert "could not be handed over" in caplog.text
+    assert await pump.engine.gateway.request(Arrival("say", Word("hi"), "mesh:a"), 10) == Said("hi", "mesh:a")
 
 
 async def test_that_a_neighbour_vouched_for_a_name_opens_no_door_for_others(pump):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import logging
 import sys
 from types import SimpleNamespace
 
@@ -619,14 +620,37 @@ async def test_what_is_shown_as_in_force_is_in_force(organism, caplog):
     """The one limit that cannot change while the pump runs is neither shown nor silently dropped."""
     pump = await limited(organism, "max_hops: 10\nthread_scheduling: breadth-first")
     async with running(pump):
-        reloaded(pump, organism, "max_hops: 3\nthread_scheduling: depth-first")
-        assert pump.config.max_hops == pump.engine.limits.max_hops == 3
-        assert pump.config.thread_scheduling == pump.engine.limits.thread_scheduling == "breadth-first"
-        assert "thread_scheduling" in caplog.text
-        caplog.clear()
-        reloaded(pump, organism, "max_hops: 4\nthread_scheduling: breadth-first")
+        for max_hops in (3, 5):  # it is said every time
+            event = reloaded(pump, organism, f"max_hops: {max_hops}\nthread_scheduling: depth-first")
+            assert pump.config.max_hops == pump.engine.limits.max_hops == max_hops
+            assert pump.config.thread_scheduling == pump.engine.limits.thread_scheduling == "breadth-first"
+            assert event.warnings == ["thread_scheduling stays 'breadth-first' until the next start"]
+            (record,) = [record for record in caplog.records if record.levelno == logging.WARNING]
+            assert event.warnings[0] in record.getMessage()
+            caplog.clear()
+        event = reloaded(pump, organism, "max_hops: 4\nthread_scheduling: breadth-first")
         assert pump.config.max_hops == pump.engine.limits.max_hops == 4
+        assert event.warnings == []
         assert "thread_scheduling" not in caplog.text
+
+
+async def test_whoever_subscribes_is_told_what_of_a_file_is_not_in_force(organism):
+    pump = await limited(organism, "")
+    seen = []
+    async with running(pump):
+        pump.subscribe_events(lambda event: seen.append(event) if isinstance(event, ReloadEvent) else None)
+        reloaded(pump, organism, "thread_scheduling: depth-first")
+        await quiesce()
+    assert [event.warnings for event in seen] == [["thread_scheduling stays 'breadth-first' until the next start"]]
+
+
+async def test_a_file_that_is_refused_warns_of_nothing(organism, caplog):
+    pump = await limited(organism, "")
+    async with running(pump):
+        organism.write(listener("tool", handler="nowhere"), settings="thread_scheduling: depth-first")
+        event = pump.reload_config()
+    assert (event.success, event.warnings) == (False, [])
+    assert "thread_scheduling" not in caplog.text
 
 
 async def test_limits_of_a_file_that_is_refused_are_not_applied(organism):

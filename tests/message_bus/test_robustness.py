@@ -477,6 +477,46 @@ async def test_one_that_swallows_every_cancellation_is_abandoned_counted_and_rep
         assert len(pump.engine.dispatcher.pool.workers) <= 2
 
 
+async def test_one_that_is_abandoned_while_its_slots_are_lent_leaves_no_slot_too_many(monkeypatch):
+    monkeypatch.setattr("xml_pipeline.message_bus.worker_pool.GRACE", 0.02)
+    pump = StreamPump(max_concurrent_handlers=1)
+    asked, begun = [], asyncio.Queue()
+    release, go = asyncio.Event(), asyncio.Semaphore(0)
+
+    async def bad(payload, metadata):
+        asked.append(asyncio.create_task(pump.request("slow", payload, timeout=30)))
+        for _ in range(2):  # the third one ends it, so that a test that fails does not hang
+            with contextlib.suppress(asyncio.CancelledError):
+                await release.wait()
+                break
+        else:
+            await release.wait()
+
+    async def slow(payload, metadata):
+        begun.put_nowait(payload.text)
+        await go.acquire()
+        return HandlerResponse.respond(Reply(payload.text))
+
+    pump.register("bad", bad, Ask, timeout=0.02)
+    pump.register("slow", slow, Ask)
+    async with running(pump):
+        with pytest.raises(DeadlineExceeded):
+            await pump.request("bad", Ask("lent"), timeout=30)
+        await until(lambda: pump.statistics().abandoned_handlers)
+        asked += [asyncio.create_task(pump.request("slow", Ask(text), timeout=30)) for text in ("1", "2", "3")]
+        assert await begun.get() == "lent"
+        for text in ("1", "2", "3"):
+            if text == "2":
+                release.set()  # it ends at last
+                await until(lambda: pump.statistics().late_results)
+            await quiesce()
+            assert begun.empty()  # one runs, and there is one slot
+            go.release()
+            assert await begun.get() == text
+        go.release()
+        assert await asyncio.gather(*asked) == [Reply(text) for text in ("lent", "1", "2", "3")]
+
+
 async def test_a_handler_may_use_timeouts_and_task_groups_of_its_own():
     async def bad(payload, metadata):
         if payload.text == "inner timeout":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import sys
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from tests.platform.model_agent_kit import contents, system_text, tool_names
 from xml_pipeline import StreamPump
 from xml_pipeline.config import ConfigLoader
 from xml_pipeline.errors import HandlerError, HopLimitError
-from xml_pipeline.llm import LLMRouter, ScriptedBackend
+from xml_pipeline.llm import LLMRequest, LLMResponse, LLMRouter, ScriptedBackend
 from xml_pipeline.message_bus.stream_pump import bootstrap, reset_stream_pump
 from xml_pipeline.platform import ModelAgent
 from xml_pipeline.primitives import TextInput, TextOutput
@@ -188,6 +189,51 @@ async def test_a_reload_takes_effect_at_the_next_frame(file: File) -> None:
     assert contents("system", request)[0] == "You tell it in verse."
     assert request.tools is None
     assert "You tell the weather." in system_text(backend.requests[-1])
+
+
+async def test_how_much_history_the_model_is_told_is_a_key_and_reloaded(file: File) -> None:
+    texts = (
+        "        - tool: tools_weather\n          arguments: {name: Oslo}\n",
+        "        - text: Hello.\n        - text: Hm.\n",
+    )
+    forgetful = ("prompt: You", "max_history_chars: 0\n    prompt: You")
+    thread = str(uuid.uuid4())
+
+    async def ask(question: str) -> str:
+        await pump.request("agent", TextInput(question), thread_id=thread, timeout=PATIENCE)
+        return str(backend_of(pump).requests[-1].messages)
+
+    pump = await StreamPump.from_yaml(file.write(texts, forgetful))
+    async with pump:
+        await ask("The first question")
+        assert "The first question" not in await ask("The second")
+        event = pump.reload_config(file.write(texts))
+        assert event.success and event.updated_listeners == ["agent"]
+        assert "The first question" in await ask("The third")
+
+
+async def test_what_calls_reserve_for_answers_is_a_key_and_reloaded(file: File) -> None:
+    """Calls that run at the time have reserved what they have."""
+    seen: list[int] = []
+
+    class Watched(ScriptedBackend):
+        async def complete(self, request: LLMRequest) -> LLMResponse:
+            budgets = pump.engine.budgets
+            seen.extend(budget.reserved for budget in budgets.known.values())
+            return await super().complete(request)
+
+    async def ask() -> int:
+        (routed,) = pump.runtime.get(LLMRouter)._routed
+        routed.backend = Watched(["Hello."])
+        await pump.request("agent", TextInput("?"), timeout=PATIENCE)
+        return seen.pop()
+
+    pump = await StreamPump.from_yaml(file.write())
+    async with pump:
+        by_default = await ask()
+        event = pump.reload_config(file.write(("timeout: 90", "timeout: 90\n  completion_allowance: 24")))
+        assert event.success, event.error
+        assert by_default - await ask() == 1_000
 
 
 async def test_a_reload_with_another_model_leaves_no_listener_behind(file: File) -> None:

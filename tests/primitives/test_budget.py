@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from tests.message_bus.helpers import PATIENCE, Ask, Reply, audited
 from third_party.xmlable import codec_of
@@ -12,6 +14,7 @@ from xml_pipeline import HandlerMetadata, HandlerResponse, StreamPump
 from xml_pipeline.errors import NoAnswer
 from xml_pipeline.message_bus.budget_registry import BudgetThresholdCrossed, ThreadBudget, get_budget_registry
 from xml_pipeline.message_bus.message_state import SystemError
+from xml_pipeline.message_bus.notices import Notices
 from xml_pipeline.primitives import BudgetWarning, warn_of_budget
 from xml_pipeline.runtime import Runtime, use_runtime
 
@@ -93,6 +96,45 @@ async def test_several_thresholds_at_once_come_in_order() -> None:
         with pytest.raises(NoAnswer):
             await pump.request("agent", Ask("go"), timeout=PATIENCE)
     assert agent.warnings == [("warning", 2000), ("critical", 2000), ("final", 2000)]
+
+
+async def test_the_latest_word_is_the_severest_however_the_thresholds_were_gathered() -> None:
+    seen: list[str] = []
+
+    async def agent(payload: Any, metadata: HandlerMetadata) -> Any:
+        if isinstance(payload, BudgetWarning):
+            seen.append(payload.severity)
+            return HandlerResponse.respond(Reply(payload.severity)) if len(seen) == 3 else None
+        assert warn_of_budget(metadata.thread_id, reversed(crossed(100_000))) == 3
+        return None
+
+    pump = StreamPump()
+    pump.register("agent", agent, Ask, agent=True)
+    async with audited(pump):
+        assert await pump.request("agent", Ask("go"), timeout=PATIENCE) == Reply("final")
+    assert seen == ["warning", "critical", "final"]
+
+
+@given(st.lists(st.integers(0, 60), max_size=8), st.randoms(use_true_random=False))
+def test_what_is_told_never_becomes_milder(amounts: list[int], chance: Any) -> None:
+    told: list[BudgetWarning] = []
+
+    class Post(Notices):
+        def post(self, thread_id: str, payload: Any, *, from_id: str) -> bool:
+            told.append(payload)
+            return True
+
+    budget, runtime = ThreadBudget(100), Runtime()
+    runtime.put(Post(), Notices)
+    with use_runtime(runtime):
+        for amount in amounts:
+            budget.consume(amount)
+            reached = budget.check_thresholds()
+            chance.shuffle(reached)
+            assert warn_of_budget("t", reached) == len(reached)
+            order = ["warning", "critical", "final"]
+            due = [name for name, percent in zip(order, (75, 90, 95), strict=True) if budget.total_tokens >= percent]
+            assert [warning.severity for warning in told] == due
 
 
 async def test_the_agent_below_is_warned_and_not_its_caller() -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
+from contextvars import copy_context
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
@@ -143,15 +144,19 @@ class Exposed:
     def _begin(self, form: JsonForm, request: RawRequest, told: Told) -> Callable[[], object] | None:
         """`_answer`, for a request in JSON, from the pump's own turn."""
 
+        context = copy_context()  # what the payload's class sets is not for the next handler of the pump's worker
+
         def take(payload: Any, error: PipelineError | None) -> None:
-            body = b""
+            if error is not None:
+                told(b"", self._refusal(error))
+                return
             try:
-                if error is not None:
-                    raise error
-                body = json_of(payload)
+                body = context.run(json_of, payload)
             except PipelineError as failure:
                 told(b"", self._refusal(failure))
-            except Exception as defect:
+            except KeyboardInterrupt:
+                raise
+            except BaseException as defect:
                 told(b"", defect)
             else:
                 told(body, None)

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-__all__ = ["FileArgument", "FileOption", "JsonFlag", "LogLevel", "seconds"]
+__all__ = ["FileArgument", "FileOption", "JsonFlag", "LogLevel", "MeshOption", "seconds"]
 
 _FILE_HELP = "The organism's file. Default: organism.yaml, else config/organism.yaml."
 _LEVELS = ("debug", "info", "warning", "error", "critical")
@@ -30,9 +30,25 @@ def _level(value: str) -> str:
     return value.lower()
 
 
+def _address(value: str) -> str:
+    if not value.strip():
+        raise typer.BadParameter("an address must not be empty")
+    return value
+
+
 FileArgument = Annotated[str | None, typer.Argument(metavar="FILE", help=_FILE_HELP, show_default=False)]
 FileOption = Annotated[str | None, typer.Option("--file", "-f", metavar="FILE", help=_FILE_HELP, show_default=False)]
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
 LogLevel = Annotated[
     str, typer.Option("--log-level", metavar="LEVEL", parser=_level, help=f"Logs on stderr: {', '.join(_LEVELS)}.")
+]
+MeshOption = Annotated[
+    str | None,
+    typer.Option(
+        "--mesh",
+        metavar="URL",
+        parser=_address,
+        help="The mesh's server, in the place of 'mesh: url' in the file.",
+        show_default=False,
+    ),
 ]

@@ -7,8 +7,8 @@ from typing import Annotated
 
 import typer
 
-from xml_pipeline.cli.exits import CommandFailed, Exit
-from xml_pipeline.cli.options import FileArgument, LogLevel, seconds
+from xml_pipeline.cli.exits import CommandFailed
+from xml_pipeline.cli.options import FileArgument, LogLevel, MeshOption, seconds
 from xml_pipeline.cli.succession import hand_over, is_successor
 
 __all__ = ["run"]
@@ -28,10 +28,7 @@ def run(
         float,
         typer.Option("--timeout", "-t", metavar="SECONDS", parser=seconds, help="Seconds to finish what was accepted."),
     ] = 30.0,
-    mesh: Annotated[
-        str | None,
-        typer.Option("--mesh", metavar="URL", help="The mesh's server, in the place of 'mesh: url' in the file."),
-    ] = None,
+    mesh: MeshOption = None,
     log_level: LogLevel = "warning",
 ) -> int:
     """Run the organism until it is told to stop.
@@ -57,8 +54,6 @@ def run(
 
     started = time.time()
     log_to_stderr(log_level)
-    if mesh is not None and not mesh.strip():
-        raise CommandFailed("error: --mesh: an address must not be empty", code=Exit.USAGE)
     try:
         path, pump = load_organism(file)
         message = None

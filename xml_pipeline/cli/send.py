@@ -11,7 +11,7 @@ import typer
 
 from xml_pipeline.cli.console import complain, console, write
 from xml_pipeline.cli.exits import CommandFailed, Exit
-from xml_pipeline.cli.options import FileOption, JsonFlag, LogLevel, seconds
+from xml_pipeline.cli.options import FileOption, JsonFlag, LogLevel, MeshOption, seconds
 
 if TYPE_CHECKING:
     from xml_pipeline.cli.conversation import Message
@@ -40,6 +40,7 @@ def send(
     all_answers: Annotated[
         bool, typer.Option("--stream", "--all", help="Wait for every answer; --timeout is for each of them.")
     ] = False,
+    mesh: MeshOption = None,
     json: JsonFlag = False,
     xml: Annotated[
         bool, typer.Option("--xml", help="Print the answers as XML, and malformed XML's answer, <huh>.")
@@ -51,6 +52,9 @@ def send(
     Each line is a message: when it was sent, who sent it to whom, its payload, what became of it, and how long its
     handler took. With --json, every event and the answer is a JSON object on a line of its own.
 
+    An organism with a 'mesh' section joins the mesh for as long as this takes: its listeners can call agents there, but
+    nothing comes in, so that it takes no work from those that run.
+
     Exit code 0 for an answer, 1 for an error, 124 when it took too long. What a handler raised is logged with
     --log-level error.
 
@@ -58,6 +62,7 @@ def send(
     Examples:
       xml-pipeline send greeter '{"name": "Ada"}'
       xml-pipeline send greeter '<Greeting><Name>Ada</Name></Greeting>' --xml
+      xml-pipeline send greeter '{"name": "Ada"}' --mesh nats://host:4222
       echo '{"name": "Ada"}' | xml-pipeline send greeter - --json | jq 'select(.event == "answer")'
     """
     if json and xml:
@@ -80,10 +85,10 @@ def send(
             write(huh(error.original).decode())
         raise
     wanted = Message(listener, payload, from_id, timeout, all_answers)
-    return run_coroutine(_send(path, wanted, json=json, xml=xml))
+    return run_coroutine(_send(path, wanted, mesh, json=json, xml=xml))
 
 
-async def _send(path: str, message: Message, *, json: bool, xml: bool) -> Exit:
+async def _send(path: str, message: Message, mesh_url: str | None, *, json: bool, xml: bool) -> Exit:
     import asyncio
 
     from xml_pipeline.cli.conversation import converse
@@ -92,7 +97,7 @@ async def _send(path: str, message: Message, *, json: bool, xml: bool) -> Exit:
 
     with _stdout_is_ours(json or xml):
         try:
-            pump = await bootstrap(path, intake=False)
+            pump = await bootstrap(path, mesh_url=mesh_url, intake=False)
         except ConfigurationError as error:
             raise CommandFailed(f"error: {error}", code=Exit.FAILED) from error
         with _view(pump, message, json=json, xml=xml) as view, _guarded(pump, message.timeout):

@@ -15,7 +15,7 @@ DEFAULT_CLASSES: Final = {
     "output_class": "xml_pipeline.primitives.text.TextOutput",
 }
 """What an agent without a handler accepts, and answers with, unless it says so itself."""
-MODEL_CALL_KEYS: Final = ("temperature", "max_tokens", "max_model_calls")
+MODEL_CALL_KEYS: Final = ("temperature", "max_tokens", "max_model_calls", "max_history_chars")
 """What tells the built-in model call how to call."""
 
 

@@ -18,6 +18,7 @@ from xml_pipeline.config.fields import (
     ClassPaths,
     Count,
     CountOrNone,
+    CountOrZero,
     Digest,
     Flag,
     ImportPath,
@@ -144,6 +145,11 @@ class ListenerSection(StrictModel):
         default=None, description="Tokens of one answer to the built-in model call; the provider's default if absent."
     )
     max_model_calls: Count = Field(default=25, description="Calls that the built-in model call makes on one frame.")
+    max_history_chars: CountOrZero = Field(
+        default=100_000,
+        description="Characters of the agent's history in the conversation that the built-in model call tells the "
+        "model, the latest; 0 for none.",
+    )
     timeout: SecondsOrNone = Field(
         default=None,
         description="How long its handler may run, in seconds; the organism's timeout if absent, llm.timeout for an "

@@ -18,7 +18,7 @@ class LimitFields(StrictModel):
     thread_scheduling: Literal["breadth-first", "depth-first"] = Field(
         default="breadth-first",
         description="Which conversations of one target are served first: each in turn (breadth-first), or those that "
-        "have started (depth-first).",
+        "have started (depth-first). A reload does not change it.",
     )
     max_concurrent_pipelines: Count = Field(
         default=50, description="Messages inside the XML stages at a time; conversations that wait do not count."
@@ -63,7 +63,8 @@ class Limits(LimitFields, ConfigModel):
     """The bounds of one pump, immutable.
 
     Args:
-        thread_scheduling: ``"breadth-first"`` (default) or ``"depth-first"``.
+        thread_scheduling: ``"breadth-first"`` (default) or ``"depth-first"``. Alone among the limits it stays what it
+            was when the pump was made: a reload with another one succeeds, with a warning.
         max_concurrent_pipelines: messages inside the XML stages at a time; 50.
         max_concurrent_handlers: handlers running at a time, in all; 20.
         max_concurrent_per_agent: handlers of one agent running at a time; 5.

@@ -114,6 +114,11 @@ class LLMFields(StrictModel):
     timeout: Seconds = Field(
         default=120.0, description="How long a call may take with all its attempts and delays, in seconds."
     )
+    completion_allowance: CountOrZero = Field(
+        default=1_024,
+        description="Tokens that a call reserves of its conversation's budget for an answer whose length it does not "
+        "limit; calls at the same time may overrun a budget by all their answers with 0.",
+    )
 
 
 _NO_SCRIPT: Final[dict[str, Any]] = {"script": {"maxItems": 0}}
@@ -222,6 +227,7 @@ class LLMConfig(LLMFields, ConfigModel):
         retry_base_delay: seconds before the first retry, doubled for each further one; 1.0.
         retry_max_delay: seconds before any retry, at most; 60.0.
         timeout: seconds for a call with all its attempts and delays; 120.0.
+        completion_allowance: tokens that a call reserves for an answer whose length it does not limit; 1,024.
         backends: `BackendConfig` objects, or mappings with the same names.
 
     Raises:

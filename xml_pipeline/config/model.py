@@ -21,6 +21,7 @@ from xml_pipeline.config.fields import (
     Broadcast,
     Count,
     CountOrNone,
+    CountOrZero,
     Digest,
     ModulePath,
     Name,
@@ -93,6 +94,8 @@ class ListenerConfig(ConfigModel):
         temperature: of the built-in model call, 0 to 2; ``None``, the default, for the provider's default.
         max_tokens: of one answer to the built-in model call; ``None``, the default, for the provider's default.
         max_model_calls: calls that the built-in model call makes on one frame; default 25.
+        max_history_chars: characters of the agent's history in the conversation that the built-in model call tells the
+            model; default 100,000; 0 for none.
         timeout: seconds its handler may run; default 30.0. See `OrganismConfig.timeout_of`.
         concurrency: how many of its handlers may run at a time; ``None`` for no limit of its own.
         rate: a `Rate`, a number per second, or text like ``"10/s"``; ``None`` for no limit.
@@ -123,6 +126,7 @@ class ListenerConfig(ConfigModel):
     temperature: Temperature = None
     max_tokens: CountOrNone = None
     max_model_calls: Count = 25
+    max_history_chars: CountOrZero = 100_000
     timeout: Seconds = 30.0
     concurrency: CountOrNone = None
     rate: RateLimit = None

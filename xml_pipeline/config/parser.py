@@ -41,6 +41,7 @@ _SAME_NAMES: Final = (
     "temperature",
     "max_tokens",
     "max_model_calls",
+    "max_history_chars",
     "concurrency",
     "rate",
     "ordered",

@@ -30,7 +30,7 @@ from cryptography.hazmat.primitives.serialization import (
 )
 
 from xml_pipeline.crypto.curve import is_public_key
-from xml_pipeline.crypto.key_file import read_key_file, write_key_file
+from xml_pipeline.crypto.key_file import how_to_make, read_key_file, write_key_file
 from xml_pipeline.crypto.refusals import IdentityError
 
 __all__ = [
@@ -86,7 +86,9 @@ class Identity:
         except (ValueError, UnsupportedAlgorithm):
             raise IdentityError(f"Failed to load the identity {where}: there is no private key in PEM in it") from None
         if not isinstance(key, Ed25519PrivateKey):
-            raise IdentityError(f"the key in {where} is not Ed25519; make one with: xml-pipeline keygen")
+            raise IdentityError(
+                f"the key in {where} is not Ed25519; move it away, and make one with: {how_to_make(where)}"
+            )
         return cls(key, key.public_key(), where)
 
     @classmethod

@@ -10,13 +10,14 @@ from __future__ import annotations
 import contextlib
 import os
 import secrets
+import shlex
 import stat
 from pathlib import Path
 from typing import Final
 
 from xml_pipeline.crypto.refusals import IdentityError
 
-__all__ = ["read_key_file", "write_key_file"]
+__all__ = ["how_to_make", "read_key_file", "write_key_file"]
 
 _MAX_BYTES: Final = 65_536
 """Far more than any key; a device or a wrong file is not read to its end."""
@@ -38,7 +39,8 @@ def read_key_file(path: str | os.PathLike[str], *, private: bool) -> bytes:
         # Without O_NONBLOCK, opening a pipe would wait for whoever writes to it.
         descriptor = os.open(where, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
     except FileNotFoundError:
-        raise IdentityError(f"key file not found: {where}; make one with: xml-pipeline keygen") from None
+        hint = f"; make one with: {how_to_make(where)}" if private else ""
+        raise IdentityError(f"key file not found: {where}{hint}") from None
     except (OSError, ValueError) as error:
         raise IdentityError(f"Failed to load the key file {where}: {_why(error)}") from None
     try:
@@ -51,6 +53,11 @@ def read_key_file(path: str | os.PathLike[str], *, private: bool) -> bytes:
     if len(content) > _MAX_BYTES:
         raise IdentityError(f"Failed to load the key file {where}: it is too large to be a key")
     return content
+
+
+def how_to_make(path: str | os.PathLike[str]) -> str:
+    """The command that writes this private key, to be copied into a shell."""
+    return f"xml-pipeline keygen --output {shlex.quote(os.fspath(path))}"
 
 
 def _first_bytes(descriptor: int, count: int) -> bytes:

@@ -66,6 +66,10 @@ class Accounts:
         self.agents: OrderedDict[str, AgentUsage] = OrderedDict()
         """What each agent used; beyond 10,000 agents, that of the one not heard of for longest is forgotten."""
 
+    def take_over(self, before: Accounts) -> None:
+        """Reserve together with ``before``: calls wait for what those of the other have reserved."""
+        self._spending = before._spending
+
     async def reserve(self, call: Call) -> None:
         """Reserve at the budget of the caller's conversation, if it has a thread.
 

@@ -81,6 +81,7 @@ def make_router(config: LLMConfig | Mapping[str, Any], *, on_threshold: OnThresh
         retry_max_delay=settings.retry_max_delay,
         timeout=settings.timeout,
         default_model=settings.model,
+        completion_allowance=settings.completion_allowance,
         on_threshold=on_threshold,
     )
 
@@ -88,7 +89,8 @@ def make_router(config: LLMConfig | Mapping[str, Any], *, on_threshold: OnThresh
 def configure_router(config: LLMConfig | Mapping[str, Any]) -> LLMRouter:
     """Make a router, and let it be the current runtime's.
 
-    The one before it is not closed: calls that run there come to their end. Close it with ``await router.close()``.
+    The one before it is not closed: calls that run there come to their end. Close it with ``await router.close()``. To
+    hold the limits over both together meanwhile, see `LLMRouter.take_over`.
 
     Args:
         config: as for `make_router`.

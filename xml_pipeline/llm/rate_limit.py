@@ -8,6 +8,7 @@ used nothing. Calls that must wait are served in the order in which they came.
 from __future__ import annotations
 
 import asyncio
+import math
 from collections import OrderedDict
 from collections.abc import Callable
 from types import TracebackType
@@ -72,6 +73,12 @@ class Bucket:
         """
         self._level = max(-self.burst, self.level + taken - used)
 
+    def resize(self, per_minute: int) -> None:
+        """Fill by, and hold, another number from now on. What was taken stays taken."""
+        burst = float(per_minute)
+        self._level = max(-burst, self.level + burst - self.burst)
+        self.burst = burst
+
 
 class Permit:
     """The right to make one call. In a ``with`` block, what is not settled at its end is refunded.
@@ -130,6 +137,8 @@ class Limiter:
         self.max_concurrent = max_concurrent
         self.active = 0
         """Calls that run."""
+        self.rests_until = -math.inf
+        """When calls may begin again, after the backend has asked to be left alone; in seconds of ``clock``."""
         self._clock = clock
         self._queue: OrderedDict[asyncio.Future[Permit], int] = OrderedDict()
         self._timer: Timer | None = None
@@ -138,6 +147,25 @@ class Limiter:
     def waiting(self) -> int:
         """Calls that wait."""
         return len(self._queue)
+
+    def resize(self, tokens_per_minute: int, requests_per_minute: int | None, max_concurrent: int) -> None:
+        """Hold to other limits from now on. Calls that run or wait count for them, and so does what was used.
+
+        A limit of requests where there was none begins with a full minute's worth: nobody has counted before.
+
+        Args:
+            tokens_per_minute: as for a new one, as are the others.
+        """
+        self.tokens.resize(tokens_per_minute)
+        if requests_per_minute is None:
+            self.requests = None
+        elif self.requests is None:
+            self.requests = Bucket(requests_per_minute, self._clock.time)
+        else:
+            self.requests.resize(requests_per_minute)
+        self.max_concurrent = max_concurrent
+        if self._queue:
+            self._serve()
 
     async def acquire(self, tokens: int) -> Permit:
         """Wait until a call may begin.

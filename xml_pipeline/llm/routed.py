@@ -71,8 +71,23 @@ class RoutedBackend:
         """When it was last chosen: the number of the choice."""
         self.calls = 0
         self.failures = 0
-        self.rests_until = -math.inf
         self._clock = clock
+
+    @property
+    def rests_until(self) -> float:
+        """Until when it asked to be left alone; in the past if it did not."""
+        return self.limiter.rests_until
+
+    def take_over(self, before: RoutedBackend) -> None:
+        """Go on counting where ``before`` is, and together with it. The limits are those of this one, for both."""
+        backend, self.limiter = self.backend, before.limiter
+        self.limiter.resize(backend.rate_limit_tpm, backend.rate_limit_rpm, backend.max_concurrent)
+
+    def is_same_as(self, other: RoutedBackend) -> bool:
+        """Whether both are the same service's, and what is asked of one counts for the other: they have one name and
+        provider, and one address, if they have any. A key may be replaced by another of the same account."""
+        mine, theirs = self.backend, other.backend
+        return all(getattr(mine, of, None) == getattr(theirs, of, None) for of in ("name", "provider", "base_url"))
 
     @property
     def demand(self) -> float:
@@ -109,7 +124,8 @@ class RoutedBackend:
             return wrapped
         rest = getattr(error, "retry_after", None)
         if rest:
-            self.rests_until = max(self.rests_until, self._clock.time() + min(rest, _LONGEST_REST))
+            until = self._clock.time() + min(rest, _LONGEST_REST)
+            self.limiter.rests_until = max(self.limiter.rests_until, until)
         return error
 
     def statistics(self) -> BackendStatistics:

@@ -73,7 +73,8 @@ class LLMRouter:
             does not limit, see `xml_pipeline.llm.spending`; default 1,024. Nothing is reserved for answers with 0, and
             calls that run at the same time may then overrun a budget by all their answers.
         on_threshold: called with threshold, agent and thread when a call crosses a threshold of its conversation's
-            budget; default: the agent gets a `BudgetWarning`. It must not wait; what it raises is logged.
+            budget, once for each, lowest first; default: the agent gets a `BudgetWarning`. It must not wait; what it
+            raises is logged.
         tracker: of usage; default: that of the current runtime.
         clock: the time.
         random: numbers from 0 to 1, for the spread of delays.
@@ -134,6 +135,32 @@ class LLMRouter:
         if backend.rate_limit_rpm is not None:
             whole_number(f"rate_limit_rpm of {quoted(backend.name)}", backend.rate_limit_rpm, 1)
         self._routed.append(RoutedBackend(backend, len(self._routed), self._clock))
+
+    def take_over(self, before: LLMRouter) -> None:
+        """Count on where another router is, which this one replaces, and together with it as long as calls run there.
+
+        A backend of the same name, provider and address is the same service, and is not asked for twice as much because
+        two routers ask it. For both the limits of this router's backend hold, calls wait for a place in one line, and
+        both leave it alone when it asks for that. Calls of one conversation wait for each other's tokens, too. What was
+        called and used is counted by each router for itself.
+
+        Call it before this router has calls, in the same event loop.
+
+        Args:
+            before: the other one; it may be draining.
+
+        Raises:
+            BackendError: this router is closed.
+            RuntimeError: this router has calls.
+        """
+        self._check_open()
+        if self._calls:
+            raise RuntimeError("a router takes over from another before it has calls of its own")
+        self._accounts.take_over(before._accounts)
+        for routed in self._routed:
+            for other in before._routed:
+                if routed.is_same_as(other):
+                    routed.take_over(other)
 
     @property
     def backends(self) -> tuple[Backend, ...]:

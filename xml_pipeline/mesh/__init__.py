@@ -13,6 +13,7 @@ What its parts are, from the wire up; a line may use those above it:
 ``url pointer credentials``         URLs as they may be shown; the files that tell where the mesh is, and who we are
 ``options place``                   how to connect; where, for who was not told
 ``refusals``                        what it means when the server does not take us, or not what we do
+``setbacks``                        what the log says of it
 ``commands arrivals``               what goes over a connection, as bytes
 ``message connection link``         the connection: one of them, and the lasting link made of many
 ``deadlines``                       one timer for many of them

@@ -16,7 +16,11 @@ What the NATS client does differently from what is wanted, and what is done abou
   version has no such method, the signs of life below find out within seconds;
 * it sends passwords and tokens in the clear where TLS was asked for, if the server does not insist on TLS: here it is
   refused before;
-* it makes small letters of what the server says, also of subjects: here the server's own words are kept;
+* it makes small letters of what the server says, also of subjects, and keeps to itself why a connection is ended: here
+  the server's own words are kept, and are the reason;
+* it gives up when the first server that can be reached does not take us, or hangs up: here the others are tried, too;
+* it takes whatever follows its greeting for a connection: here it must be what a server says;
+* it reads only the first word about the largest message: here also the later ones;
 * its errors come in several shapes: all leave this module as `MeshError`;
 * it has a queue and a task for every subscription, a future for every write, and looks at every character of every
   header: what goes over the wire often is written in `commands` and read in `arrivals`, and is handed over at once.
@@ -28,12 +32,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import random
 import ssl
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import nats.errors
 from nats.aio.client import PING_PROTO, Client, RawCredentials
+from nats.aio.transport import TcpTransport
 from nats.protocol.parser import Parser
 
 from xml_pipeline.mesh.arrivals import Arrivals
@@ -45,9 +51,12 @@ from xml_pipeline.mesh.errors import (
     MeshTimeout,
     PayloadTooLarge,
 )
-from xml_pipeline.mesh.refusals import Refusal, refusal_in, why_not
+from xml_pipeline.mesh.refusals import Failure, Refusal, complaint_in, refusal_in, why_not
+from xml_pipeline.mesh.url import without_password
 
 if TYPE_CHECKING:
+    from nats.aio.client import Srv
+
     from xml_pipeline.mesh.arrivals import Received
     from xml_pipeline.mesh.message import OnMessage
     from xml_pipeline.mesh.options import ConnectionOptions
@@ -65,19 +74,76 @@ _HEADER_LINE = 12  # its first and its last
 _AT_ONCE = 32_768  # bytes that are written without waiting for more
 _NEVER = 86_400 * 365
 _FAREWELL = 1.0
+_COMPLAINT = b"-ERR"
+_PERMISSION = "permissions violation"
+# What the client raises where there is no server; the last ones come of what it makes of a stranger's greeting.
+_NOT_MADE = (nats.errors.Error, OSError, ValueError, ImportError, AttributeError, TypeError, LookupError)
+
+
+class _Complaint(nats.errors.Error):
+    """What a server says against us; the text is its own."""
+
+    def __str__(self) -> str:
+        return complaint_in(str(self.args[0])) or "nothing"
+
+
+class _Stranger(nats.errors.ProtocolError):
+    """This is not what a server says."""
+
+
+class _Transport(TcpTransport):
+    """A connection whose greeting is looked at: lines are read, and single commands written, only until the server has
+    let us in.
+
+    What is written waits until something is to be read: the second of two writes to a server that has complained and
+    gone fails, and with it goes the complaint.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self._held: list[bytes] = []
+
+    def __bool__(self) -> bool:
+        """Whether the base class need not make another one."""
+        return True
+
+    def write(self, payload: bytes) -> None:
+        self._held.append(payload)
+
+    async def drain(self) -> None:
+        if not self._held:
+            await super().drain()  # type: ignore[no-untyped-call]
+
+    async def readline(self) -> bytes:
+        if self._held:
+            self.writelines([b"".join(self._held)])  # type: ignore[no-untyped-call]
+            self._held.clear()
+        try:
+            line: bytes = await super().readline()  # type: ignore[no-untyped-call]
+        except ValueError as error:  # it is too long
+            raise _Stranger from error
+        if line.startswith(_COMPLAINT):
+            raise _Complaint(_words_of(line))
+        if not line:
+            raise ConnectionResetError("it hung up")
+        return line
 
 
 class _Parser(Parser):
-    """Hands on messages at once, and has the base class read what is none."""
+    """Hands on messages and complaints at once, and has the base class read what is neither."""
 
     def __init__(self, client: _Client) -> None:
         super().__init__(client)
+        self._client = client
         self._arrivals = Arrivals(client.deliver)
 
     async def parse(self, data: bytes = b"") -> None:
         try:
             while (line := self._arrivals.feed(data)) is not None:
-                await super().parse(line)
+                if line.startswith(_COMPLAINT):
+                    await self._client.hear(_words_of(line))
+                else:
+                    await super().parse(line)
                 data = b""
         except ValueError as error:
             raise nats.errors.ProtocolError(str(error)) from error
@@ -108,15 +174,36 @@ class _Client(Client):
     @property
     def asks_for_certificate(self) -> bool:
         """Whether the server wants everybody to show a certificate."""
-        return bool(self._server_info.get("tls_verify"))
+        return isinstance(self._server_info, dict) and bool(self._server_info.get("tls_verify"))
 
-    async def _process_err(self, err_msg: str) -> None:
-        """That of the base class gets the text in small letters only; what it parses is still there."""
-        denied = refusal_in(bytes(self._ps.buf).partition(b"\r\n")[0].decode("utf-8", "replace"))
+    async def _connect_to_server(self, s: Srv) -> None:
+        if s.uri.scheme not in ("ws", "wss"):
+            self._transport = _Transport()
+        await super()._connect_to_server(s)
+
+    async def _process_connect_init(self) -> None:
+        await super()._process_connect_init()
+        if not self.is_connected:  # else it would go on as if there were a server, and never send anything
+            raise _Stranger
+
+    async def _process_info(self, info: object, initial_connection: bool = False) -> None:
+        """That of the base class is for the addresses of other servers, which are not used here."""
+        size = info.get("max_payload", self._max_payload) if isinstance(info, dict) else None
+        if not isinstance(size, int):
+            raise _Stranger
+        if size > 0 and size != self._max_payload and not initial_connection:
+            _log.info("the server takes messages of %s bytes from now on, not of %s", size, self._max_payload)
+            self._max_payload = size
+
+    async def hear(self, said: str) -> None:
+        """Deal with a complaint; for the parser."""
+        denied = refusal_in(said)
         if denied is not None:
             self.on_denied(denied.details["subject"], denied)  # the connection stays
+        elif _PERMISSION in said.lower():  # e.g. of where answers are to go
+            _log.debug("nats: %s", complaint_in(said))
         else:
-            await super()._process_err(err_msg)
+            await self._process_op_err(_Complaint(said))
 
     async def _process_op_err(self, e: Exception) -> None:
         self.on_loss(e)
@@ -212,14 +299,17 @@ class Connection:
 
     Args:
         options: see there.
+        url: of the server.
         on_loss: called once when it is lost, not when it is closed.
         on_denied: called when the server does not permit a subject.
     """
 
-    def __init__(self, options: ConnectionOptions, on_loss: OnLoss, on_denied: OnDenied) -> None:
+    def __init__(self, options: ConnectionOptions, url: str, on_loss: OnLoss, on_denied: OnDenied) -> None:
         self._options = options
+        self._url = url
         self._on_loss: OnLoss | None = on_loss
         self._client = _Client()
+        self._client.must_encrypt = options.must_encrypt
         self._client.on_loss = self._lost
         self._client.on_denied = on_denied
         self._pinger: asyncio.Task[None] | None = None
@@ -227,64 +317,62 @@ class Connection:
 
     @classmethod
     async def open(cls, options: ConnectionOptions, on_loss: OnLoss, on_denied: OnDenied) -> Connection:
-        """Connect, in one attempt.
+        """Connect, in one attempt at each server, in any order, until one takes us.
 
         Raises:
             ConnectionFailed: there is no server, or no way to it.
             ConnectionDenied: the server does not take the credentials.
         """
-        connection = cls(options, on_loss, on_denied)
-        await connection._open()
-        return connection
+        urls, settings = options.urls, _settings(options)
+        asked_to_stop = _asked_to_stop()
+        failures: list[Failure] = []
+        for url in random.sample(urls, len(urls)):  # lest everybody goes to the first
+            connection = cls(options, url, on_loss, on_denied)
+            failure = await connection._open(settings)
+            if failure is None:
+                return connection
+            if _asked_to_stop() > asked_to_stop:
+                raise asyncio.CancelledError  # which got lost in the NATS client
+            failures.append(failure)
+            if failure.kind is Refusal.NO_KEYS:
+                break
+        raise why_not(failures, options)
 
-    async def _open(self) -> None:
-        options = self._options
-        urls, context, credentials = options.urls, options.tls_context(), options.credentials()
-        settings: dict[str, Any] = {}
-        self._client.must_encrypt = options.must_encrypt
-        if context is not None:
-            settings["tls"] = context
-        if credentials is not None and credentials.jwt:
-            settings["user_credentials"] = RawCredentials(credentials.to_file())
-        elif credentials is not None:
-            settings["nkeys_seed_str"] = credentials.seed
+    async def _open(self, settings: dict[str, Any]) -> Failure | None:
+        """Connect. Returns why not, if so."""
         try:
-            await self._client.connect(
-                servers=urls,
-                name=options.name or None,
-                allow_reconnect=False,
-                max_reconnect_attempts=1,
-                reconnect_time_wait=0,
-                connect_timeout=options.connect_timeout,  # type: ignore[arg-type]  # seconds, also parts of one
-                ping_interval=_NEVER,
-                pending_size=_OUT_OF_REACH,
-                error_cb=self._failed,
-                closed_cb=self._closed,
-                **settings,
-            )
-        except (nats.errors.Error, OSError, ValueError, ImportError) as error:
+            # Each of its steps may take as long as all of them.
+            async with asyncio.timeout(self._options.connect_timeout):
+                await self._client.connect(
+                    servers=[self._url], error_cb=self._failed, closed_cb=self._closed, **settings
+                )
+        except _NOT_MADE as error:
             self._on_loss = None
             await self._abandon()
             reason = self._last_error if isinstance(error, nats.errors.NoServersError) and self._last_error else error
-            raise why_not(self._kind_of(reason), reason, options) from None  # it has all that can be said
+            return Failure(self._url, self._kind_of(reason), reason)
         except BaseException:
             self._on_loss = None
             await self._abandon()
             raise
         self._pinger = asyncio.create_task(self._look_for_life())
+        return None
 
     def _kind_of(self, error: Exception) -> Refusal:
         if isinstance(error, ImportError):
             return Refusal.NO_KEYS
-        if isinstance(error, nats.errors.AuthorizationError):
-            return Refusal.CREDENTIALS
+        if isinstance(error, _Complaint):
+            return Refusal.COMPLAINT
         if isinstance(error, nats.errors.SecureConnWantedError):
             return Refusal.NOT_ENCRYPTED
         if isinstance(error, ssl.SSLCertVerificationError):
             return Refusal.CERTIFICATE
         if self._client.asks_for_certificate and isinstance(error, OSError):
             return Refusal.OUR_CERTIFICATE  # with the present TLS, the server simply hangs up
-        return Refusal.TLS if isinstance(error, ssl.SSLError) else Refusal.UNKNOWN
+        if isinstance(error, ssl.SSLError):
+            return Refusal.TLS
+        is_stranger = isinstance(error, nats.errors.ProtocolError | AttributeError | TypeError | LookupError)
+        return Refusal.STRANGER if is_stranger or "info " in str(error).lower() else Refusal.UNKNOWN
 
     # -- what the server says
 
@@ -429,8 +517,10 @@ class Connection:
         self._client.expect_no_answers()
         if on_loss is None or self._pinger is None:
             return
-        _log.debug("the connection is lost: %s", error)
-        on_loss(ConnectionLost(details={"reason": str(error) or type(error).__name__}))
+        said = "the server said: " if isinstance(error, _Complaint) else ""
+        reason = f"{said}{error}" or type(error).__name__
+        _log.debug("the connection is lost: %s", reason)
+        on_loss(ConnectionLost(details={"reason": reason, "server": without_password(self._url)}))
 
     async def _abandon(self) -> None:
         """Close what can be closed; of a client that hangs in it, cancel what it left."""
@@ -444,6 +534,42 @@ class Connection:
         transport = getattr(self._client, "_transport", None)
         if transport is not None:
             transport.close()
+
+
+def _settings(options: ConnectionOptions) -> dict[str, Any]:
+    """What the NATS client is told, whatever the server.
+
+    Raises:
+        ConnectionFailed: a file that is named cannot be used.
+    """
+    context, credentials = options.tls_context(), options.credentials()
+    settings: dict[str, Any] = {
+        "name": options.name or None,
+        "allow_reconnect": False,
+        "max_reconnect_attempts": 1,
+        "reconnect_time_wait": 0,
+        "connect_timeout": options.connect_timeout,
+        "ping_interval": _NEVER,
+        "pending_size": _OUT_OF_REACH,
+    }
+    if context is not None:
+        settings["tls"] = context
+    if credentials is not None and credentials.jwt:
+        settings["user_credentials"] = RawCredentials(credentials.to_file())
+    elif credentials is not None:
+        settings["nkeys_seed_str"] = credentials.seed
+    return settings
+
+
+def _asked_to_stop() -> int:
+    """How often the task that runs was asked to stop, without having done so."""
+    task = asyncio.current_task()
+    return 0 if task is None else task.cancelling()
+
+
+def _words_of(line: bytes) -> str:
+    """What a line says that is a complaint."""
+    return line[len(_COMPLAINT) :].decode("utf-8", "replace").strip()
 
 
 def translated(error: Exception) -> MeshError:

@@ -135,6 +135,7 @@ class Durable:
         self._requests = 0
         self._asked = 0  # messages that the request under way may still bring
         self._trouble: MeshError | None = None
+        self._told = ""
         self._news = asyncio.Event()
         self._reading: asyncio.Task[None] | None = None
         self._tending: asyncio.Task[None] | None = None
@@ -212,9 +213,9 @@ class Durable:
 
     async def _make_on_stream(self) -> None:
         found = await self._streams.find()
-        if found.config is not None:
-            await self._consumer.check(found.name)  # before the stream is changed for nothing
-        await self._streams.prepare(found)
+        # Asked for first, kept then: so it is there for the consumer, and a stream is not changed for nothing.
+        is_awaited = found.config is not None and await self._consumer.reach(found.name)
+        await self._streams.prepare(found, is_awaited=is_awaited)
         await self._consumer.make(found.name)
         await self._streams.keep_less()
         self._streams.begun(found)
@@ -229,11 +230,14 @@ class Durable:
                     await self._make()
                 await self._ask()
                 await self._until_answered()
-                pauses = Pauses(math.inf, _FIRST_PAUSE, _LONGEST_PAUSE)
+                pauses, self._told = Pauses(math.inf, _FIRST_PAUSE, _LONGEST_PAUSE), ""
             except ConnectionLost:
                 await self._until_up()
             except MeshError as error:
-                _log.warning("reading %s from %s: %s", self._subject, self._stream or "the server", error)
+                # It may last: until somebody gives back what is his, or permits what is needed.
+                level = logging.DEBUG if str(error) == self._told else logging.WARNING
+                _log.log(level, "reading %s from %s: %s", self._subject, self._stream or "the server", error)
+                self._told = str(error)
                 self._stream, self._asked = "", 0  # it may have been removed: look for it, or make it, again
                 await pauses.pause()
 
@@ -275,7 +279,7 @@ class Durable:
             await self._news.wait()
 
     def _lost(self, _: MeshError) -> None:
-        self._asked = 0
+        self._asked, self._told = 0, ""
         self._news.set()
 
     # -- what it sends
@@ -315,8 +319,10 @@ class Durable:
                     break
                 await self._until_up()
                 continue
-            except MeshTimeout as error:
-                _log.debug("confirming a message of %s: %s", self._subject, error)
+            except MeshError as error:
+                level = logging.DEBUG if isinstance(error, MeshTimeout) else logging.WARNING
+                text = "a message of %s was handled, and comes again, as that cannot be confirmed: %s"
+                _log.log(level, text, self._subject, error)
             break
         self._forget(held)
 

@@ -2,7 +2,9 @@
 
 A server names every stream that keeps *some* of a subject, and gives a consumer of any of them only what that one
 keeps. What else is published to the subject would be lost, and nobody would be told. So a reader does not begin with
-such a stream; where one that is read becomes so, that is said, and what it still keeps is read.
+such a stream; where one that is read becomes so, that is said, and what it still keeps is read. One that the mesh has
+made is given the rest again: two who change it at the same time may undo what the other has done, for a server takes
+the configuration as a whole, and the last one that comes.
 """
 
 from __future__ import annotations
@@ -90,11 +92,15 @@ class DurableStream:
             found = await self._jetstream.stream(self._own)
             return Found(self._own, True, None if found is None else found["config"])
         name, config = next(iter(overlapping.items()))
-        is_ours = name == self._own or config.get("description") == _OURS
-        if len(overlapping) == 1 and is_ours and not holds(config.get("subjects") or (), self._subject):
+        if len(overlapping) == 1 and self._may_have_more(config):
             return Found(name, True, config)
         self._refuse(name, "; ".join(faults))
         return Found(name)
+
+    def _may_have_more(self, config: dict[str, Any]) -> bool:
+        """Whether it is a stream of the mesh, and not asked for all of the subject yet."""
+        is_ours = config["name"] == self._own or config.get("description") == _OURS
+        return is_ours and not self._said and not holds(config.get("subjects") or (), self._subject)
 
     async def _the_said(self) -> Found:
         found = await self._jetstream.stream(self._said)
@@ -140,8 +146,12 @@ class DurableStream:
 
     # -- changing it
 
-    async def prepare(self, found: Found) -> None:
+    async def prepare(self, found: Found, *, is_awaited: bool) -> None:
         """See to it that one of the mesh's own is there, and keeps the whole subject.
+
+        Args:
+            found: by `find`.
+            is_awaited: whether there is a consumer already that is to get what it will keep from now on.
 
         Raises:
             MeshError: that cannot be done.
@@ -153,12 +163,11 @@ class DurableStream:
         made = (await self._jetstream.bind_or_create(found.name, config))["config"]
         kept = made.get("subjects") or []
         if not holds(kept, self._subject):
-            # It was made for another subject, which others may still need. What comes before a consumer of this one is
-            # there must not be lost either.
+            # It was made for another subject, which others may still need.
             subjects = [each for each in kept if not holds([self._subject], each)] + [self._subject]
             made = {**made, "subjects": subjects}
-            if made.get("description") == _OURS and made.get("retention") == "interest":
-                made["retention"] = "limits"
+            if not is_awaited and made.get("description") == _OURS and made.get("retention") == "interest":
+                made["retention"] = "limits"  # what comes before a consumer of it is there must not be lost either
             await self._jetstream.api(f"STREAM.UPDATE.{found.name}", made)
         self._made = made if made.get("description") == _OURS and made.get("retention") == "limits" else None
 
@@ -183,15 +192,30 @@ class DurableStream:
         self._is_asked.set()
 
     async def watch(self) -> None:
-        """Wait until it is time to look, and say it if what is read does not keep all any more.
+        """Wait until it is time to look, and mend it, or say it, if what is read does not keep all any more.
 
         Raises:
             MeshError: the server does not say.
         """
         is_asked = await self._until_asked()
         found = await self._jetstream.stream(self._read)
-        if found is not None:  # else the reader finds out
-            self._tell(*await self._fault_of(found["config"]), again=is_asked)
+        if found is None:
+            return  # the reader finds out
+        fault, is_sure = await self._fault_of(found["config"])
+        if fault and await self._is_mended(found["config"], fault):
+            fault = ""
+        self._tell(fault, is_sure, again=is_asked)
+
+    async def _is_mended(self, config: dict[str, Any], fault: str) -> bool:
+        if not self._may_have_more(config):
+            return False
+        try:
+            await self.prepare(Found(self._read, True, config), is_awaited=True)
+        except MeshError as error:
+            _log.debug("giving %s to the stream %s again: %s", self._subject, self._read, error)
+            return False
+        _log.warning("%s, and was given the rest of %s again", fault, self._subject)
+        return True
 
     async def _until_asked(self) -> bool:
         try:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from contextvars import ContextVar
+from contextvars import Context, ContextVar, copy_context
 from time import monotonic, perf_counter_ns
 from typing import TYPE_CHECKING
 
@@ -50,6 +50,7 @@ class Job:
         reason: why this host gave it up, if it did.
         task: that of its handler; ``None`` as long as it has none.
         stop: gives up what its handler began without a task; ``None`` where there is no such thing, or not any more.
+        context: what its handler runs in: that in which it arrived, and not that of whoever freed the slot for it.
         arrived: when it was made, in seconds of `time.monotonic`.
         usage: what its handler reported so far, if it did.
     """
@@ -59,6 +60,7 @@ class Job:
         "arrived",
         "asking",
         "began",
+        "context",
         "deadline",
         "has_begun",
         "has_slot",
@@ -86,6 +88,7 @@ class Job:
         self.reason: MeshError | None = None
         self.task: asyncio.Task[None] | None = None
         self.stop: Callable[[], object] | None = None
+        self.context = copy_context()
         self.arrived = monotonic()
         self.usage: Usage | None = None
 
@@ -100,6 +103,11 @@ class Job:
         if self.has_slot:
             self.has_slot = False
             self.slots.release()
+
+    def forget(self) -> None:
+        """Let go what knows the job itself: circles that only the garbage collector would break."""
+        self.task = self.reason = None
+        self.context = Context()
 
     def cancel(self, reason: MeshError) -> None:
         """Cancel its handler.

@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING
 from xml_pipeline.mesh.connection import Connection
 from xml_pipeline.mesh.errors import ConnectionDenied, ConnectionFailed, ConnectionLost, MeshError, MeshTimeout
 from xml_pipeline.mesh.refusals import SUBSCRIBE, is_about
+from xml_pipeline.mesh.setbacks import Setbacks
 from xml_pipeline.mesh.subjects import new_id
 
 if TYPE_CHECKING:
@@ -95,6 +96,7 @@ class Link:
         self.on_denied: list[Callable[[str, ConnectionDenied], None]] = []
         self.losses = 0
         self._denials: set[str] = set()  # those that were told
+        self._setbacks = Setbacks(_log)
         self._connection: Connection | None = None
         self._subscriptions: dict[Subscription, None] = {}  # a dict, because they are made again in order
         self._up = asyncio.Event()
@@ -134,11 +136,11 @@ class Link:
         return self._connection.max_payload if self._connection is not None else 0
 
     async def open(self) -> None:
-        """Connect for the first time, in one attempt.
+        """Connect for the first time, in one attempt at each server, until one takes us.
 
         Raises:
             ConnectionFailed: there is no server there.
-            ConnectionDenied: it does not take the credentials.
+            ConnectionDenied: none takes us, and one of them says why: most often the credentials.
         """
         self._connection = await Connection.open(self.options, self._lost, self._denied)
         self._is_open = True
@@ -175,12 +177,18 @@ class Link:
         finally:
             self._waiting -= 1
 
+    @property
+    def _has_lasted(self) -> bool:
+        """Whether the connection there is, or was, was made more than a moment ago. A server that ends every connection
+        soon, e.g. for too many subscriptions, is not to be asked without a pause."""
+        return asyncio.get_running_loop().time() - self._since > self.options.longest_delay
+
     def _lost(self, error: MeshError) -> None:
         if not self._is_open:
             return
         self._up.clear()
         self.losses += 1
-        _log.warning("the connection to the mesh is lost (%s); it will be made again", error.details.get("reason", ""))
+        self._setbacks.lost(error, lasted=self._has_lasted)
         for tell in list(self.on_lost):
             tell(error)
         self._reconnecting = asyncio.create_task(self._reconnect())
@@ -201,8 +209,7 @@ class Link:
         lost, self._connection = self._connection, None
         if lost is not None:
             await lost.close()
-        # A server that ends every connection soon, e.g. for too many subscriptions, is not to be asked without a pause.
-        if asyncio.get_running_loop().time() - self._since > self.options.longest_delay:
+        if self._has_lasted:
             self._delay = 0.0
         while self._is_open:  # else it was closed, and cancelling this got lost in the NATS client
             # Half of the pause is chance, lest everybody comes back in the same moment.
@@ -215,7 +222,7 @@ class Link:
         try:
             connection = await Connection.open(self.options, self._lost_again, self._denied)
         except MeshError as error:
-            _log.log(logging.WARNING if isinstance(error, ConnectionDenied) else logging.DEBUG, "%s", error)
+            self._setbacks.refused(error)
             return False
         try:
             for subscription in list(self._subscriptions):

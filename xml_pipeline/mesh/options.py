@@ -33,7 +33,7 @@ class ConnectionOptions:
         tls_cert: path of a client certificate; empty for none.
         tls_key: path of its key.
         tls_ca: path of the authorities to trust; empty for those of the machine.
-        connect_timeout: seconds for one attempt.
+        connect_timeout: seconds for one attempt to connect to one server.
         ping_interval: seconds between signs of life.
         ping_timeout: seconds to wait for one; after two missing ones the connection counts as lost.
         first_delay: seconds before the second attempt to reconnect; doubled after each.

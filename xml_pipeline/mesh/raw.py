@@ -36,7 +36,7 @@ class RawRequest(NamedTuple):
     deadline: float | None
 
 
-Told: TypeAlias = Callable[[bytes, Exception | None], None]
+Told: TypeAlias = Callable[[bytes, BaseException | None], None]
 """Called with the body of the answer and ``None``, or anything and an error, once a request has its end. It may be
 called from anywhere in the event loop, also while `Begin` runs, and what comes after the first call is dropped."""
 

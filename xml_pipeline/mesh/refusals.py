@@ -3,34 +3,75 @@
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass, field, replace
 from enum import Enum
 from typing import TYPE_CHECKING
 
 from xml_pipeline.mesh.errors import ConnectionDenied, ConnectionFailed, MeshError
-from xml_pipeline.mesh.url import is_loopback
+from xml_pipeline.mesh.url import is_loopback, without_password
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from xml_pipeline.mesh.options import ConnectionOptions
 
-__all__ = ["PUBLISH", "SUBSCRIBE", "Refusal", "is_about", "refusal_in", "why_not"]
+__all__ = ["PUBLISH", "SUBSCRIBE", "Failure", "Refusal", "complaint_in", "is_about", "refusal_in", "why_not"]
 
 PUBLISH = "publish"
 SUBSCRIBE = "subscription"
 
 _DENIED = re.compile(r'permissions violation for (publish|subscription) to "([^"]*)"', re.IGNORECASE)
 _WHO = re.compile(r"authorization violation|authentication (expired|revoked|timeout)|account|user .*expired", re.I)
+_LONGEST = 200
 
 
 class Refusal(Enum):
-    """Why a connection was not made, as far as the kind of the error says it."""
+    """Why a connection was not made, as far as the kind of the error says it: what helps most comes first."""
 
-    CREDENTIALS = "the server does not take them"
     NO_KEYS = "a package for keys is missing"
-    NOT_ENCRYPTED = "TLS was asked for, and the server does without"
-    CERTIFICATE = "the server's certificate is not trusted"
+    CREDENTIALS = "the server does not take them"
     OUR_CERTIFICATE = "the server wants one that it trusts"
+    COMPLAINT = "the server said something else against it"
+    CERTIFICATE = "the server's certificate is not trusted"
+    NOT_ENCRYPTED = "TLS was asked for, and the server does without"
     TLS = "TLS failed in another way"
+    STRANGER = "what answers is no nats-server"
     UNKNOWN = "look at what it says"
+
+
+_ORDER = list(Refusal)
+_DENIALS = (Refusal.CREDENTIALS, Refusal.OUR_CERTIFICATE, Refusal.COMPLAINT)
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """One server to which no connection was made.
+
+    Args:
+        url: of the server.
+        kind: what is known of it.
+        error: what there was.
+    """
+
+    url: str = field(repr=False)  # it may have a password in it
+    kind: Refusal
+    error: Exception
+
+    @property
+    def place(self) -> str:
+        """The URL as it may be shown."""
+        return without_password(self.url)
+
+    @property
+    def text(self) -> str:
+        """What the error says."""
+        return (str(self.error) or type(self.error).__name__).rstrip(".")
+
+
+def complaint_in(said: str) -> str:
+    """A server's complaint as it may be shown: without its quotes, on one line, and not too long."""
+    words = "".join(char if char.isprintable() else "?" for char in said.strip().strip("'"))
+    return words if len(words) <= _LONGEST else f"{words[:_LONGEST]}..."
 
 
 def refusal_in(said: str) -> ConnectionDenied | None:
@@ -54,56 +95,82 @@ def is_about(error: ConnectionDenied, operation: str) -> bool:
     return error.details.get("operation") == operation
 
 
-def why_not(kind: Refusal, error: Exception, options: ConnectionOptions) -> MeshError:
-    """The error of a connection that was not made.
+def why_not(failures: Sequence[Failure], options: ConnectionOptions) -> MeshError:
+    """The error of a connection that was not made to any server: of the kind that helps most, and with all reasons.
 
     Args:
-        kind: what is known of it.
-        error: what there was.
+        failures: at least one.
         options: how it was to be made.
     """
-    where, text = options.place, str(error) or type(error).__name__
-    if kind is Refusal.NO_KEYS:
-        return ConnectionFailed(f"Credentials files need the package nkeys: pip install 'nats-py[nkeys]' ({error})")
-    if kind is Refusal.CREDENTIALS or (kind is Refusal.UNKNOWN and _WHO.search(text)):
-        return ConnectionDenied(f"The server at {where} {_who(options)}: {text}")
-    if kind is Refusal.NOT_ENCRYPTED:
-        return ConnectionFailed(
+    first, *others = sorted(map(_about_us, failures), key=lambda failure: (_ORDER.index(failure.kind), failure.place))
+    kind = ConnectionDenied if first.kind in _DENIALS else ConnectionFailed
+    text = _sentence(first, options)
+    if others:
+        reasons = "; ".join(f"{failure.place}: {_reason(failure)}" for failure in others)
+        text = f"{text.rstrip('.')}. No other server helps: {reasons}."
+    return kind(text)
+
+
+def _about_us(failure: Failure) -> Failure:
+    """The same; where the server complains about who we are, of that kind."""
+    if failure.kind is Refusal.COMPLAINT and _WHO.search(failure.text):
+        return Failure(failure.url, Refusal.CREDENTIALS, failure.error)
+    return failure
+
+
+def _sentence(failure: Failure, options: ConnectionOptions) -> str:
+    where, text = failure.place, failure.text
+    if failure.kind is Refusal.NO_KEYS:
+        return f"Credentials files need the package nkeys: pip install 'nats-py[nkeys]' ({text})"
+    if failure.kind is Refusal.CREDENTIALS:
+        return f"The server at {where} {_who(failure, options)}: {text}."
+    if failure.kind is Refusal.COMPLAINT:
+        return f"The server at {where} does not let us in: {text}."
+    if failure.kind is Refusal.NOT_ENCRYPTED:
+        return (
             f"The server at {where} does not insist on TLS, which was asked for; nothing was sent to it. "
             "Configure it with a certificate, or connect without tls:// and tls_... if that is what you want."
         )
-    if kind is Refusal.CERTIFICATE:
-        return ConnectionFailed(
+    if failure.kind is Refusal.CERTIFICATE:
+        return (
             f"The server at {where} has a certificate that is not trusted: {text}. "
             "Name the file of the authority that signed it: AgentMesh(..., tls_ca=...)."
         )
-    if kind is Refusal.OUR_CERTIFICATE:
-        return ConnectionDenied(
+    if failure.kind is Refusal.OUR_CERTIFICATE:
+        return (
             f"The server at {where} asks for a client certificate that it trusts: {text}. "
             "Name its files: AgentMesh(..., tls_cert=..., tls_key=...)."
         )
-    if kind is Refusal.TLS:
-        return ConnectionFailed(f"There is no encrypted connection to the mesh at {where}: {text}.")
-    return ConnectionFailed(f"There is no connection to the mesh at {where}: {_plain(error)}. {_what_to_do(options)}")
+    if failure.kind is Refusal.TLS:
+        return f"There is no encrypted connection to the mesh at {where}: {text}."
+    return f"There is no connection to the mesh at {where}: {_reason(failure)}. {_what_to_do(failure)}"
 
 
-def _plain(error: Exception) -> str:
-    """What happened, without what only a programmer of clients understands."""
-    if isinstance(error, TimeoutError):
+_REASONS = {
+    Refusal.CREDENTIALS: "it does not take who we are: {}",
+    Refusal.COMPLAINT: "it does not let us in: {}",
+    Refusal.NOT_ENCRYPTED: "it does not insist on TLS",
+    Refusal.CERTIFICATE: "its certificate is not trusted: {}",
+    Refusal.OUR_CERTIFICATE: "it asks for a client certificate that it trusts: {}",
+    Refusal.TLS: "no encrypted connection: {}",
+    Refusal.STRANGER: "what answers there is no nats-server",
+}
+
+
+def _reason(failure: Failure) -> str:
+    """What happened, in few words, and without what only a programmer of clients understands."""
+    if failure.kind is Refusal.UNKNOWN and isinstance(failure.error, TimeoutError):
         return "nothing there answers as a nats-server does"
-    text = str(error) or type(error).__name__
-    if "INFO" in text or "empty response" in text:
-        return "what answers there is no nats-server"
-    return text.rstrip(".")
+    return _REASONS.get(failure.kind, "{}").format(failure.text)
 
 
-def _who(options: ConnectionOptions) -> str:
-    if options.is_open:
+def _who(failure: Failure, options: ConnectionOptions) -> str:
+    if replace(options, url=failure.url).is_open:  # another of the URLs may have a user in it
         return "wants to know who you are (creds=..., or user:password@ in the URL)"
     return "refused the credentials"
 
 
-def _what_to_do(options: ConnectionOptions) -> str:
-    if is_loopback(options.url):
+def _what_to_do(failure: Failure) -> str:
+    if is_loopback(failure.url):
         return "Is a server running? AgentMesh.local() and `xml-pipeline mesh up` start one."
     return "Is it running, and can it be reached from here?"

@@ -67,11 +67,13 @@ class Roster:
                 return
             parts = self._parts
             gate = parts.gates.gate(name)
-            if gate is not None:
-                await gate.stop()
-            if name not in self.agents:
-                await parts.membership.unlist({name}, _UNLISTED_WITHIN)
-            ending = asyncio.ensure_future(parts.host.deactivate(name, timeout))
+            try:
+                if gate is not None:
+                    await gate.stop()
+                if name not in self.agents:
+                    await parts.membership.unlist({name}, _UNLISTED_WITHIN)
+            finally:  # also when whoever waits here gives up: nobody could withdraw it again
+                ending = asyncio.ensure_future(parts.host.deactivate(name, timeout))
             await asyncio.sleep(0)  # it has begun: whoever takes the name now begins anew
         # What it has may take long. Meanwhile others come and go, and maybe one of its name.
         await ending

@@ -190,7 +190,10 @@ class Service:
     def _run(self, job: Job) -> None:
         job.has_slot = True
         if self._begin is None or not self._link.is_up or not self._begun_by(self._begin, job):
-            job.task = asyncio.create_task(self._handle(job, self._perform))
+            self._start(job, self._perform)
+
+    def _start(self, job: Job, perform: Callable[[Job], Awaitable[None]]) -> None:
+        job.task = asyncio.create_task(self._handle(job, perform), context=job.context)
 
     # -- handling without a task
 
@@ -201,8 +204,10 @@ class Service:
         job.begin()
         told = partial(self._told, job)
         try:
-            stop = begin(raw_request(job), told)
-        except Exception as error:
+            stop = job.context.run(begin, raw_request(job), told)
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:  # it would end whoever freed the slot, or all reading from the connection
             told(b"", error)
             return True
         if job.task is None and not job.is_over:
@@ -211,7 +216,7 @@ class Service:
             return job.has_begun
         return True
 
-    def _told(self, job: Job, body: bytes, error: Exception | None) -> None:
+    def _told(self, job: Job, body: bytes, error: BaseException | None) -> None:
         """The end of such a request. Never raises."""
         if job.is_over or job.task is not None:
             return  # it was given up, and its caller told
@@ -222,13 +227,11 @@ class Service:
             self._end(job)
             return
         job.has_begun = False
-
-        async def tell(job: Job) -> None:
-            if error is not None:
-                raise error
-            await self._answers.send(job, body)
-
-        job.task = asyncio.create_task(self._handle(job, tell))
+        if error is None:
+            self._start(job, partial(self._answers.send, body=body))
+        else:
+            job.reason = self._failure_of(error)
+            job.task = asyncio.create_task(self._refuse(job))
 
     def _accept_soon(self, job: Job) -> None:
         """A moment after it has begun, with all that begin meanwhile: one that is done by then need not say that it has
@@ -272,7 +275,7 @@ class Service:
         if job.began:
             self.tally.nanoseconds += perf_counter_ns() - job.began
         job.end()
-        job.task = None  # its context knows the job: a circle that only the garbage collector would break
+        job.forget()
         self._jobs.pop(job, None)
         if not self._jobs:
             self._idle.set()
@@ -296,8 +299,6 @@ class Service:
     async def _outcome(self, job: Job, perform: Callable[[Job], Awaitable[None]]) -> MeshError | None:
         """Run the handler and send what it gives; what went wrong, if anything did."""
         try:
-            if not self._link.is_up:  # it came with the new connection, before that is there for everybody
-                await self._link.wait_up(RESEND)
             await perform(job)
         except MeshError as error:
             return job.reason or error
@@ -306,11 +307,14 @@ class Service:
         except KeyboardInterrupt:
             raise
         except BaseException as error:  # also SystemExit: a handler must not end its host
-            if job.reason is not None:
-                return job.reason
-            _log.exception("the handler of %s failed", self.agent.name, exc_info=error)
-            return HandlerError()
+            return job.reason or self._failure_of(error)
         return None
+
+    def _failure_of(self, error: BaseException) -> MeshError:
+        if isinstance(error, MeshError):
+            return error
+        _log.error("the handler of %s failed", self.agent.name, exc_info=error)
+        return HandlerError()
 
     def _cancelled(self, job: Job) -> MeshError:
         task = asyncio.current_task()
@@ -325,6 +329,8 @@ class Service:
         return HandlerError()
 
     async def _perform(self, job: Job) -> None:
+        if not self._link.is_up:  # it came with the new connection, before that is there for everybody
+            await self._link.wait_up(RESEND)
         handler = self.agent.handler
         request = job.request
         streams = handler.shape.streaming

@@ -94,6 +94,7 @@ class Engine:
         self.hooks = DispatchHooks()
         writer = self._writer = PayloadWriter()
         joins = Joins(self.registry)
+        self.mint.on_error = joins.note
         self._turn_limit = TurnLimit(limits.max_turns, joins)
         turn_hooks: list[TurnHook] = [
             Deadline(self.current),

@@ -202,6 +202,7 @@ class ReloadEvent(PumpEvent):
         removed_listeners: names.
         updated_listeners: names.
         error: why it failed, with file, line and column where known.
+        warnings: what of the file is not in force all the same, a sentence for each.
     """
 
     success: bool
@@ -209,6 +210,7 @@ class ReloadEvent(PumpEvent):
     removed_listeners: list[str] = field(default_factory=list)
     updated_listeners: list[str] = field(default_factory=list)
     error: str | None = None
+    warnings: list[str] = field(default_factory=list, kw_only=True)
 
 
 @dataclass(slots=True)

@@ -172,7 +172,9 @@ class Exchange:
         try:
             if taker is not None:
                 taker(payload, error)
-        except Exception:
+        except KeyboardInterrupt:
+            raise
+        except BaseException:  # it would end the worker that delivers, and with it the pipeline
             logger.exception("an answer of %r could not be handed over", self.target)
 
     async def only(self) -> Any:

@@ -40,6 +40,7 @@ from xml_pipeline.message_bus.thread_registry import ThreadRegistry
 from xml_pipeline.runtime import current_runtime
 
 if TYPE_CHECKING:
+    from xml_pipeline.message_bus.conversation import Frame
     from xml_pipeline.message_bus.message_state import HandlerMetadata
 
 __all__ = ["Join", "JoinResult", "Joins", "get_joins"]
@@ -96,6 +97,7 @@ class Join:
         "_prefix",
         "_waiting",
         "call_timeout",
+        "causes",
         "max_parallel",
         "results",
         "serial",
@@ -125,6 +127,8 @@ class Join:
         self.call_timeout = call_timeout
         self.results: list[JoinResult | None] = []
         """In the order of the calls; ``None`` for one that has not ended."""
+        self.causes: dict[int, PipelineError] | None = None
+        """What the errors came of, by index, if it is kept: see `Joins.note`."""
 
     # -- calls --------------------------------------------------------------------------------------------------
 
@@ -188,6 +192,12 @@ class Join:
     def expects(self, tag: str) -> bool:
         """Whether an answer with this tag would end one of its calls."""
         return tag in self._open
+
+    def note(self, tag: str, failure: PipelineError) -> None:
+        """Keep what the error of an open call came of, if that is kept; of several the first, as with results."""
+        index = self._open.get(tag)
+        if index is not None and self.causes is not None and index not in self.causes:
+            self.causes[index] = failure.bare()
 
     @property
     def is_complete(self) -> bool:
@@ -291,6 +301,22 @@ class Joins:
     def expects(self, thread_id: str, tag: str) -> bool:
         """Whether an answer or error with this tag would end a call of one of the frame's joins."""
         return any(join.expects(tag) for join in self._joins.get(thread_id, {}).values())
+
+    def note(self, frame: Frame, tag: str, failure: PipelineError) -> None:
+        """A frame is about to be told of a failure. What it is told does not say what happened.
+
+        That is kept for joins of the pump's own listeners, and only where one asked for it by setting `Join.causes`, on
+        behalf of a program that may know. A handler of somebody's learns no more than the error that it gets.
+
+        Args:
+            frame: what is told.
+            tag: of the call that failed.
+            failure: what happened.
+        """
+        joins = self._joins.get(frame.id)
+        if joins is not None and frame.listener is not None and frame.listener.is_system:
+            for join in joins.values():
+                join.note(tag, failure)
 
     def __len__(self) -> int:
         """Frames that have joins."""

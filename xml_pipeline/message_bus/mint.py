@@ -5,6 +5,7 @@ Sender, target and thread are taken from frames and listeners, never from what a
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from third_party.xmlable import Codec, codec_of
@@ -35,6 +36,8 @@ class Mint:
         """Messages made so far, external ones included."""
         self.in_flight = 0
         """Messages that have no outcome yet."""
+        self.on_error: Callable[[Frame, str, PipelineError], object] = _nothing
+        """Called with the frame, the call's tag and the failure that an `error` is made of."""
 
     def external(
         self, conversation: Conversation, frame: Frame, from_id: str, to: str | None, raw: bytes, text: str = ""
@@ -111,6 +114,7 @@ class Mint:
         state.from_id = "system"
         state.tag = tag
         state.is_answer = True
+        self.on_error(frame, tag, failure)
         return state
 
     def stillborn(self, conversation: Conversation, frame: Frame | None, to: str) -> MessageState:
@@ -133,3 +137,7 @@ class Mint:
         conversation.pending += 1
         if frame is not None:
             frame.pending += 1
+
+
+def _nothing(frame: Frame, tag: str, failure: PipelineError) -> None:
+    """The default of `Mint.on_error`."""

@@ -34,7 +34,8 @@ class ModelCalls:
     def __init__(self, runtime: Runtime, config: LLMConfig) -> None:
         self._runtime = runtime
         self._router: LLMRouter | None = None
-        self._retiring: set[asyncio.Task[None]] = set()
+        self._retiring: dict[asyncio.Task[None], LLMRouter] = {}
+        """Routers at which calls still run, the one replaced last at the end."""
         self._put(self.prepare(config))
 
     def prepare(self, config: LLMConfig) -> LLMRouter | None:
@@ -50,8 +51,12 @@ class ModelCalls:
         return make_router(config)
 
     def swap(self, router: LLMRouter | None) -> None:
-        """Put another router in force. Calls that run at the old one end there; then it is closed."""
+        """Put another router in force. Calls that run at the old one end there; then it is closed. Meanwhile, the
+        limits of back ends that both have hold for both together."""
         old = self._router
+        if router is not None:
+            for before in (*self._retiring.values(), *([] if old is None else [old])):
+                router.take_over(before)
         self._put(router)
         if old is None:
             return
@@ -61,8 +66,8 @@ class ModelCalls:
             task = asyncio.get_running_loop().create_task(self._retire(old))
         except RuntimeError:
             return  # no loop runs: nothing was opened in one either
-        self._retiring.add(task)
-        task.add_done_callback(self._retiring.discard)
+        self._retiring[task] = old
+        task.add_done_callback(self._retiring.pop)
 
     async def close(self) -> None:
         """End all calls, and close all back ends."""

@@ -1,7 +1,7 @@
 """Sequences and buffers for programs: typed objects in, typed objects or exceptions out.
 
 Both send one request to ``system.sequence`` or ``system.buffer``, which do what they do for anybody. Only the payload
-objects go past the message, see `Handovers`.
+objects go past the message, and what errors came of, which messages do not tell: see `Handovers`.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from xml_pipeline.errors import PipelineError, ValidationError, from_code
 from xml_pipeline.message_bus.join import JoinResult
 from xml_pipeline.primitives.buffer import BufferComplete, BufferStart
 from xml_pipeline.primitives.failures import failure_in
-from xml_pipeline.primitives.handover import Handovers
+from xml_pipeline.primitives.handover import Handover, Handovers
 from xml_pipeline.primitives.sequence import SequenceError, SequenceStart
 from xml_pipeline.primitives.step_names import join_names
 
@@ -30,6 +30,7 @@ _GRACE: Final = 5.0
 also while the machine is busy."""
 _FOREVER: Final = 1e9
 """Seconds that nobody waits for."""
+_NOT_SENT: Final = "it was not sent before the time for all was over"
 
 
 async def run_sequence(pump: StreamPump, steps: Iterable[str], payload: Any, timeout: float, **sender: Any) -> Any:
@@ -40,10 +41,9 @@ async def run_sequence(pump: StreamPump, steps: Iterable[str], payload: Any, tim
         start = SequenceStart(join_names(names), sequence_id=handover.key, timeout=timeout)
         answer = await pump.request("system.sequence", start, timeout=_patience(timeout), **sender)
     if isinstance(answer, SequenceError):
-        failed = f"step {answer.step_index}, {answer.failed_step!r}: {answer.error}"
-        error = from_code(answer.code, failed)
-        error.target, error.step = answer.failed_step, "sequence"
-        raise error
+        index, step = answer.step_index, answer.failed_step
+        cause = handover.causes.get(index) or _told(answer.code, answer.error, step, "sequence")
+        raise _located(cause, f"step {index}, {step!r}", step)
     (result,) = handover.results
     assert result is not None  # the sequence is complete
     return result.payload
@@ -75,8 +75,8 @@ async def map_payloads(
         )
         answer = await pump.request("system.buffer", start, timeout=_patience(timeout), **sender)
     if not isinstance(answer, BufferComplete):
-        raise from_code(answer.code, answer.error)
-    outcomes = [_outcome(result, target, len(items)) for result in handover.results]
+        raise _told(answer.code, answer.error, target, "map")
+    outcomes = [_outcome(result, target, len(items), handover) for result in handover.results]
     if not return_exceptions:
         for outcome in outcomes:
             if isinstance(outcome, PipelineError):
@@ -102,17 +102,39 @@ def _patience(timeout: object) -> float | None:
     return timeout + _GRACE if is_number and 0 < timeout < _FOREVER else None  # type: ignore[operator]
 
 
-def _outcome(result: JoinResult | None, target: str, total: int) -> Any:
+def _outcome(result: JoinResult | None, target: str, total: int, handover: Handover) -> Any:
     assert result is not None  # the buffer is complete
     failure = failure_in(result.payload)
     if result.error is not None:
-        code, text = result.error.code, result.error.message
+        # What has no cause was never sent: see `Join.take`.
+        cause = handover.causes.get(result.index) or _told(result.error.code, _NOT_SENT, target, "map")
     elif failure is not None:
-        code, text = failure.code, failure.error
+        cause = _told(failure.code, failure.error, target, "map")
     else:
         return result.payload
-    error = from_code(code, f"item {result.index} of {total} for {target!r}: {text}")
-    error.target, error.step = target, "map"
+    return _located(cause, f"item {result.index} of {total} for {target!r}", target)
+
+
+def _told(code: str, text: str, target: str, step: str) -> PipelineError:
+    """The error of what `system.sequence` or `system.buffer` say, where no message of the pump's failed."""
+    error = from_code(code, text)
+    error.target, error.step = target, step
+    return error
+
+
+def _located(cause: PipelineError, where: str, target: str) -> PipelineError:
+    """The same error, saying which of the calls has failed; ``__cause__`` is the one that `request` would raise.
+
+    Args:
+        cause: what happened to the call.
+        where: which call it is.
+        target: whom the call was to. What failed may have been called by that in turn: the cause names it.
+    """
+    error = cause.bare()
+    text = cause.detail or str(cause)
+    error.detail, error.target = f"{where}: {text}", target
+    error.__notes__ = [error.detail]
+    error.__cause__ = cause
     return error
 
 

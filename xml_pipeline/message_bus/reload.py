@@ -124,9 +124,7 @@ def _reload(pump: StreamPump, path: str) -> ReloadEvent:
     except InvalidConfiguration as error:
         raise InvalidConfiguration(place_problems(path, error.problems)) from error
     identity = _identity(new, path)
-    if new.thread_scheduling != pump.config.thread_scheduling:
-        logger.warning("reload: thread_scheduling stays %r until the next start", pump.config.thread_scheduling)
-        new = new.with_limits(thread_scheduling=pump.config.thread_scheduling)
+    new, warnings = _without_what_needs_a_start(pump.config, new)
     pump.engine.apply(new.limits)
     pump.engine.swap(table)
     pump.engine.peer_tables.install(peer_tables)
@@ -137,7 +135,16 @@ def _reload(pump: StreamPump, path: str) -> ReloadEvent:
     for change in outside:
         change.apply()
     pump.apply_config(new, identity)
-    return ReloadEvent(True, list(changes.added), list(changes.removed), list(changes.updated))
+    return ReloadEvent(True, list(changes.added), list(changes.removed), list(changes.updated), warnings=warnings)
+
+
+def _without_what_needs_a_start(old: OrganismConfig, new: OrganismConfig) -> tuple[OrganismConfig, list[str]]:
+    """The new configuration as far as it can be in force now, and what is said of the rest, each time it is read."""
+    if new.thread_scheduling == old.thread_scheduling:
+        return new, []
+    warning = f"thread_scheduling stays {old.thread_scheduling!r} until the next start"
+    logger.warning("reload: %s", warning)
+    return new.with_limits(thread_scheduling=old.thread_scheduling), [warning]
 
 
 def _identity(config: OrganismConfig, path: str) -> Identity | None:

@@ -517,8 +517,8 @@ class StreamPump:
             The payload that the last step answered.
 
         Raises:
-            PipelineError: the error of the step that did not end well; ``target`` names it, ``detail`` says which of
-                the steps it is. Later steps have not been run.
+            PipelineError: the error of the step that did not end well, as `request` would raise it; ``target`` names
+                the step, ``detail`` says which of the steps it is, and what happened. Later steps have not been run.
             TypeError: the steps are not names.
         """
         sender = {"from_id": from_id, "thread_id": thread_id, "routing_table": routing_table}
@@ -552,7 +552,8 @@ class StreamPump:
 
         Raises:
             PipelineError: the first payload's error, in their order, once all have ended, unless
-                ``return_exceptions``; or why the target could not be asked at all.
+                ``return_exceptions``; or why the target could not be asked at all. ``detail`` says which payload's it
+                is, and what happened, as `request` would.
         """
         return await map_payloads(
             self,

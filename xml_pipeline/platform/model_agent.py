@@ -223,6 +223,7 @@ def make_model_agent(config: ListenerConfig) -> ModelAgent:
         temperature=config.temperature,
         max_tokens=config.max_tokens,
         max_model_calls=config.max_model_calls,
+        max_history_chars=config.max_history_chars,
     )
 
 

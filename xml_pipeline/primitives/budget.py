@@ -29,7 +29,8 @@ _ADVICE: Final[Mapping[str, str]] = MappingProxyType(
 @dataclass(frozen=True, slots=True)
 class BudgetWarning:
     """So much of the conversation's token budget is used. Sent once for each threshold, to the agent whose model call
-    reached it, as the next turn of the same frame.
+    reached it, as the next turn of the same frame. A call that reaches several leads to as many warnings, with the same
+    figures, the severest last: so the latest word is always the one to go by.
 
     Args:
         percent_used: percent of the budget.
@@ -60,15 +61,15 @@ class BudgetWarning:
 
 
 def warn_of_budget(thread_id: str, crossed: Iterable[BudgetThresholdCrossed]) -> int:
-    """Send one `BudgetWarning` for each threshold, lowest first.
+    """Send one `BudgetWarning` for each threshold, lowest first, so that the latest word is the severest.
 
     Args:
         thread_id: the frame whose model call reached them.
-        crossed: as `ThreadBudgetRegistry` gives them.
+        crossed: as `ThreadBudgetRegistry` gives them; in any order, e.g. gathered from several calls.
 
     Returns:
         How many are on their way: none for a frame that is closed, or whose listener is a tool that does not accept
         `BudgetWarning`.
     """
-    notices = get_notices()
-    return sum(notices.post(thread_id, BudgetWarning.of(each), from_id=BUDGET_SENDER) for each in crossed)
+    notices, ascending = get_notices(), sorted(crossed, key=lambda each: each.threshold_percent)
+    return sum(notices.post(thread_id, BudgetWarning.of(each), from_id=BUDGET_SENDER) for each in ascending)

@@ -150,6 +150,8 @@ def _begin(
     key = metadata.thread_id
     state = registry.create(buffer_id, len(items), metadata.from_id, key, metadata.from_id, start.target, key=key)
     state.handover, state.join = handover, join
+    if handover is not None:
+        join.causes = handover.causes
     get_registry().on_close(key, lambda: registry.remove(key))
     return join.due()
 

@@ -10,9 +10,10 @@ from __future__ import annotations
 import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
+from xml_pipeline.errors import PipelineError
 from xml_pipeline.message_bus.join import JoinResult
 from xml_pipeline.runtime import current_runtime
 
@@ -27,11 +28,14 @@ class Handover:
         key: names it in the message.
         payloads: what is to be sent.
         results: what came back, once the request has been answered.
+        causes: what the errors among the results came of, by their index. Results are for handlers, too, and their
+            errors tell no more than handlers may know.
     """
 
     key: str
     payloads: Sequence[Any]
     results: Sequence[JoinResult | None] = ()
+    causes: dict[int, PipelineError] = field(default_factory=dict)
 
 
 class Handovers:

@@ -117,6 +117,8 @@ def _begin(registry: SequenceRegistry, start: SequenceStart, metadata: HandlerMe
     key = metadata.thread_id
     state = registry.create(sequence_id, steps, metadata.from_id, key, metadata.from_id, first, key=key)
     state.handover, state.join = handover, join
+    if handover is not None:
+        join.causes = handover.causes
     get_registry().on_close(key, lambda: registry.remove(key))
     return _call(join, first, steps[0])
 
