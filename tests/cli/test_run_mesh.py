@@ -68,6 +68,13 @@ def processes(folder: Path) -> list[str]:
     return found
 
 
+def wait_until_gone(folder: Path) -> None:
+    """Wait for the end of processes that are nobody's children any more."""
+    deadline = time.monotonic() + DEADLINE
+    while left := processes(folder):
+        assert time.monotonic() < deadline, left
+
+
 @pytest.fixture
 def on_mesh(start, organism):
     """Start the organism in a process group of its own, with the server's files in the test's directory."""
@@ -113,9 +120,7 @@ async def test_a_group_that_is_killed_leaves_no_process(on_mesh, organism):
         assert await asyncio.to_thread(running.end) == -signal.SIGKILL
         with pytest.raises(ConnectionLost):
             await answer
-    deadline = time.monotonic() + DEADLINE
-    while processes(organism):  # they are nobody's children any more
-        assert time.monotonic() < deadline, processes(organism)
+    wait_until_gone(organism)
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
@@ -127,4 +132,4 @@ def test_a_signal_during_the_start_leaves_no_process(on_mesh, organism, number):
     assert running.end() == 0, running
     assert running.out[-1] == "stopped before it was running"
     assert running.err == []
-    assert processes(organism) == []
+    wait_until_gone(organism)

@@ -19,14 +19,14 @@ class Doubtful:
         self.meanwhile = meanwhile
         self.sent = 0
 
-    async def __call__(self, subject, body, headers=None):
+    async def __call__(self, subject, body, headers=None, **options):
         if not headers or "Nats-Msg-Id" not in headers:
-            return await self._publish(subject, body, headers)
+            return await self._publish(subject, body, headers, **options)
         self.sent += 1
         if self.sent > self.times:
-            return await self._publish(subject, body, headers)
+            return await self._publish(subject, body, headers, **options)
         if self.is_stored:
-            await self._publish(subject, body, headers)
+            await self._publish(subject, body, headers, **options)
         if self.meanwhile is not None:
             await self.meanwhile()
         raise MeshTimeout if self.sent % 2 else ConnectionLost

@@ -19,6 +19,8 @@ from xml_pipeline.mesh import (
     NotFound,
 )
 
+_OWN = ("_INBOX", "mesh.death.")  # what a mesh object subscribes to by itself
+
 
 class Tick:
     """A publisher that publishes what it is given."""
@@ -52,7 +54,7 @@ async def collect(events) -> list:
 async def subscribed(mesh: AgentMesh, count: int = 1) -> None:
     """Wait until the server knows of this many subscriptions of the mesh object's, besides its own."""
     link = mesh.parts.link
-    await spin(lambda: not (sum(1 for one in link._subscriptions if not one.subject.startswith("_INBOX")) < count))
+    await spin(lambda: not (sum(1 for one in link._subscriptions if not one.subject.startswith(_OWN)) < count))
     await link.flush()
 
 
