@@ -11,7 +11,7 @@ import pytest
 from tests.bridge.kit import Ask, Told, count, echo, organism
 from tests.mesh.kit import until_names
 from xml_pipeline import HandlerMetadata, HandlerResponse
-from xml_pipeline.bridge import exposed
+from xml_pipeline.bridge import incoming
 from xml_pipeline.bridge.forms import XSD_KEY
 from xml_pipeline.errors import ConfigurationError
 from xml_pipeline.mesh import HandlerError, InvalidInput, MeshError, MeshTimeout, Overloaded
@@ -113,7 +113,7 @@ async def test_a_defect_in_writing_an_answer_does_not_keep_its_caller(expose, me
     def write(payload):
         raise RuntimeError("a defect")
 
-    monkeypatch.setattr(exposed, "json_of", write)
+    monkeypatch.setattr(incoming, "json_of", write)
     async with expose(echo):
         await until_names(mesh, "demo.it")
         with pytest.raises(HandlerError):
@@ -149,8 +149,8 @@ async def test_whatever_a_payload_class_raises_harms_its_own_request_only(expose
     async def say(said: Said, metadata: HandlerMetadata) -> HandlerResponse:
         return HandlerResponse.respond(Told(said.message))
 
-    json_of = exposed.json_of
-    monkeypatch.setattr(exposed, "json_of", write)
+    json_of = incoming.json_of
+    monkeypatch.setattr(incoming, "json_of", write)
     async with expose(say, Said, entry={"max_concurrency": 1}):
         await until_names(mesh, "demo.it")
         for _ in range(2):
@@ -172,8 +172,8 @@ async def test_what_writing_an_answer_sets_is_not_there_for_the_next_handler(exp
         seen.append(mark.get())
         return HandlerResponse.respond(Told(ask.message))
 
-    json_of = exposed.json_of
-    monkeypatch.setattr(exposed, "json_of", write)
+    json_of = incoming.json_of
+    monkeypatch.setattr(incoming, "json_of", write)
     async with expose(look):
         await until_names(mesh, "demo.it")
         for _ in range(3):

@@ -211,14 +211,14 @@ async def test_who_called_is_kept_and_is_nobody_here(server, shop):
     bank = bank_of(server.url)
     bank.register("clerk", remember, Ask)
     async with open_for_business(bank, shop), wiretapped(server.url) as wire:
-        taken = bank.engine.gateway._admit
+        taken = bank.engine.gateway.begin
         origins = []
 
-        async def look(arrival, **options):
+        def look(arrival, taker):
             origins.extend(etree.tostring(element).decode() for element in arrival.extensions)
-            return await taken(arrival, **options)
+            return taken(arrival, taker)
 
-        bank.engine.gateway._admit = look
+        bank.engine.gateway.begin = look
         await shop.request("bank.clerk", Ask("hi"))
         thread = extract_meta(etree.fromstring((await wire.next()).data))["thread_id"]
         assert senders == [f"mesh:{shop.attachments[0].mesh.instance_id}"]

@@ -14,7 +14,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from xml_pipeline.crypto import Policy, Reason, ReplayWindow, Seen, SignatureRefused, TrustStore, Verifier, sign
+from xml_pipeline.crypto import (
+    Policy,
+    Reason,
+    ReplayWindow,
+    Seen,
+    SignatureRefused,
+    TrustStore,
+    Verifier,
+    may_be_signed,
+    sign,
+)
 from xml_pipeline.crypto.signature import SIGNATURE_NAMESPACE, Signature
 from xml_pipeline.envelope import ENVELOPE_NAMESPACE, escape_text
 from xml_pipeline.errors import ValidationError
@@ -166,6 +176,34 @@ def test_another_spelling_of_the_same_is_refused(change, trust):
     changed = change(wire)
     assert changed != wire
     assert Door(trust).refuses(changed) in (Reason.NOT_CANONICAL, Reason.MALFORMED)
+
+
+_HIDDEN = [
+    lambda wire: wire.replace(b"/ns/sig/", b"/ns/s&#105;g/"),
+    lambda wire: wire.replace(b"/ns/sig/", b"/ns/s&#x69;g/"),
+    lambda wire: wire.decode().encode("utf-16"),
+    lambda wire: (
+        b'<?xml version="1.0" encoding="utf-16"?>'.decode().encode("utf-16") + wire.decode().encode("utf-16le")
+    ),
+    lambda wire: SMALL,
+]
+
+
+def test_what_is_signed_says_so_in_its_bytes():
+    assert may_be_signed(signed())
+
+
+@pytest.mark.parametrize("hide", _HIDDEN)
+@pytest.mark.parametrize("policy", Policy)
+def test_what_does_not_say_so_in_its_bytes_never_proves_its_sender(hide, policy):
+    """Whoever goes by the bytes alone does not miss a signature that counts, nor one that came before."""
+    raw, door = hide(signed()), Door(trusting((SHOP, "shop.*", policy), default=policy))
+    assert not may_be_signed(raw)
+    try:
+        assert not door.takes(raw).is_proven
+    except SignatureRefused as refused:
+        assert refused.reason in (Reason.NOT_CANONICAL, Reason.MALFORMED, Reason.UNSIGNED)
+    assert len(door.window) == 0
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,7 @@ from xml_pipeline.crypto import (
     TrustStore,
     Verified,
     Verifier,
+    may_be_signed,
     sign,
 )
 
@@ -77,6 +78,20 @@ class Border:
             self.refuse(refused, agent)
             raise
         return verified
+
+    def admit_now(self, raw: bytes, agent: str) -> Verified | None:
+        """`admit` without waiting.
+
+        Returns:
+            ``None`` for one that may be signed: whether it came before, others have to be asked.
+        """
+        if may_be_signed(raw):
+            return None
+        try:
+            return self._verifier(self.memory.window).verify(raw, agent)
+        except SignatureRefused as refused:
+            self.refuse(refused, agent)
+            raise
 
     def admit_plain(self, agent: str) -> None:
         """Let in a request that is no envelope, and so cannot be signed.

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from third_party.xmlable import Codec
 from xml_pipeline.bridge.failures import to_mesh
-from xml_pipeline.bridge.forms import JsonForm, json_of
+from xml_pipeline.bridge.forms import JsonForm
 from xml_pipeline.errors import PipelineError, RoutingError, ValidationError
 from xml_pipeline.mesh import AgentContract, AgentSpec, MeshError, NotAvailable
 from xml_pipeline.mesh.agent import Agent
@@ -24,9 +24,10 @@ from xml_pipeline.mesh.raw import RawRequest, Told, raw_agent
 from xml_pipeline.mesh.shapes import Shape
 
 if TYPE_CHECKING:
-    from xml_pipeline.bridge.incoming import IncomingCalls
+    from xml_pipeline.bridge.incoming import IncomingCall, IncomingCalls
     from xml_pipeline.config.mesh import ExposeConfig
     from xml_pipeline.mesh import AgentMesh
+    from xml_pipeline.message_bus.exchange import Taker
     from xml_pipeline.message_bus.gateway import Gateway
     from xml_pipeline.message_bus.listener import Listener
 
@@ -142,8 +143,18 @@ class Exposed:
             raise self._refusal(error) from error
 
     def _begin(self, form: JsonForm, request: RawRequest, told: Told) -> Callable[[], object] | None:
-        """`_answer`, for a request in JSON, from the pump's own turn."""
+        """`_answer`, from the pump's own turn, for a request that need not wait for anything else."""
+        try:
+            call = self._calls.admit_now(request, self.name, self.entry, form)
+            if call is None:
+                return None
+            conversation_id = self._gateway.begin(call.arrival, self._taker(call, told))
+        except PipelineError as error:
+            raise self._refusal(error) from error
+        return partial(self._gateway.give_up, conversation_id)
 
+    def _taker(self, call: IncomingCall, told: Told) -> Taker:
+        """What makes an answer of what the pump gives, and tells it."""
         context = copy_context()  # what the payload's class sets is not for the next handler of the pump's worker
 
         def take(payload: Any, error: PipelineError | None) -> None:
@@ -151,7 +162,7 @@ class Exposed:
                 told(b"", self._refusal(error))
                 return
             try:
-                body = context.run(json_of, payload)
+                body = context.run(call.answer, payload)
             except PipelineError as failure:
                 told(b"", self._refusal(failure))
             except KeyboardInterrupt:
@@ -161,13 +172,7 @@ class Exposed:
             else:
                 told(body, None)
 
-        try:
-            arrival = self._calls.admit_now(request, self.name, self.entry, form)
-            if arrival is None:
-                return None
-            return partial(self._gateway.give_up, self._gateway.begin(arrival, take))
-        except PipelineError as error:
-            raise self._refusal(error) from error
+        return take
 
     async def _stream(self, form: JsonForm, request: RawRequest, own: bool) -> AsyncGenerator[bytes, None]:
         try:

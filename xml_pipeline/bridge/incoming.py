@@ -96,33 +96,36 @@ class IncomingCalls:
             SignatureRefused: it is not accepted.
             ValidationError: it cannot be read.
         """
-        baggage = Baggage.read(request.headers)
         if request.headers.get(h.CONTENT_TYPE) == h.XML:
-            verified = await self._border.admit(request.body, agent)
-            letter, sender = self._read(verified, agent, request)
-            origin = caller_element(letter.sender, letter.thread, verified.key_id or "")
-            payload = letter.payloads[0] if len(letter.payloads) == 1 else letter.payloads
-            arrival = self._arrival(request, entry, payload, sender, [origin], baggage)
-            return _EnvelopeCall(arrival, letter, f"{self._organism()}.{entry.listener}", self._border)
+            return self._enveloped(await self._border.admit(request.body, agent), request, agent, entry)
         if not own:
             self._border.admit_plain(agent)
-        return _JsonCall(self._plain(request, entry, form, baggage))
+        return self._plain(request, entry, form)
 
-    def admit_now(self, request: RawRequest, agent: str, entry: ExposeConfig, form: JsonForm) -> Arrival | None:
-        """`admit` without waiting; what is let in is to be answered with `json_of`.
+    def admit_now(self, request: RawRequest, agent: str, entry: ExposeConfig, form: JsonForm) -> IncomingCall | None:
+        """`admit` without waiting.
 
         Returns:
-            ``None`` for an envelope: whether it came before, others may have to be asked.
+            ``None`` for what may have to wait: an envelope that may be signed, see `Border.admit_now`.
         """
         if request.headers.get(h.CONTENT_TYPE) == h.XML:
-            return None
+            verified = self._border.admit_now(request.body, agent)
+            return None if verified is None else self._enveloped(verified, request, agent, entry)
         self._border.admit_plain(agent)
-        return self._plain(request, entry, form, Baggage.read(request.headers))
+        return self._plain(request, entry, form)
 
-    def _plain(self, request: RawRequest, entry: ExposeConfig, form: JsonForm, baggage: Baggage) -> Arrival:
+    def _enveloped(self, verified: Verified, request: RawRequest, agent: str, entry: ExposeConfig) -> IncomingCall:
+        letter, sender = self._read(verified, agent, request)
+        origin = caller_element(letter.sender, letter.thread, verified.key_id or "")
+        payload = letter.payloads[0] if len(letter.payloads) == 1 else letter.payloads
+        arrival = self._arrival(request, entry, payload, sender, [origin], Baggage.read(request.headers))
+        return _EnvelopeCall(arrival, letter, f"{self._organism()}.{entry.listener}", self._border)
+
+    def _plain(self, request: RawRequest, entry: ExposeConfig, form: JsonForm) -> IncomingCall:
+        baggage = Baggage.read(request.headers)
         payload = form.read(request.body)
         origins = [caller_element("", baggage.thread, "")] if baggage.thread else ()
-        return self._arrival(request, entry, payload, sender_of(request.instance_id), origins, baggage)
+        return _JsonCall(self._arrival(request, entry, payload, sender_of(request.instance_id), origins, baggage))
 
     def _read(self, verified: Verified, agent: str, request: RawRequest) -> tuple[Letter, str]:
         def refuse(reason: Reason, detail: str) -> SignatureRefused:

@@ -31,7 +31,7 @@ from xml_pipeline.crypto.replay import ReplayGuard, ReplayWindow, Seen
 from xml_pipeline.crypto.replay_file import ReplayFile
 from xml_pipeline.crypto.signing import sign, sign_envelope, verify_envelope
 from xml_pipeline.crypto.trust import Policy, TrustedKey, TrustStore
-from xml_pipeline.crypto.verification import Verified, Verifier
+from xml_pipeline.crypto.verification import Verified, Verifier, may_be_signed
 
 __all__ = [
     "Identity",
@@ -53,6 +53,7 @@ __all__ = [
     "generate_identity",
     "key_id_of",
     "load_public_key",
+    "may_be_signed",
     "sign",
     "sign_envelope",
     "verify_envelope",

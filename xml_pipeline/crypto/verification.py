@@ -32,7 +32,7 @@ from lxml import etree
 from xml_pipeline.crypto.identity import verify_with_public_key
 from xml_pipeline.crypto.refusals import Reason, SignatureRefused
 from xml_pipeline.crypto.replay import Seen
-from xml_pipeline.crypto.signature import Signature, find_signature
+from xml_pipeline.crypto.signature import SIGNATURE_NAMESPACE, Signature, find_signature
 from xml_pipeline.crypto.trust import Policy
 from xml_pipeline.envelope import read_meta
 from xml_pipeline.errors import ValidationError
@@ -44,8 +44,9 @@ if TYPE_CHECKING:
     from xml_pipeline.crypto.replay import ReplayGuard
     from xml_pipeline.crypto.trust import TrustedKey, TrustStore
 
-__all__ = ["Verified", "Verifier"]
+__all__ = ["Verified", "Verifier", "may_be_signed"]
 
+_NAMESPACE: Final = SIGNATURE_NAMESPACE.encode()
 _MAX_BYTES: Final = 1_048_576
 _MAX_ATTRIBUTES: Final = 256
 """On one element; and so many namespace prefixes may be in scope."""
@@ -76,6 +77,16 @@ class Verified:
     def is_proven(self) -> bool:
         """Whether the sender is who the envelope says."""
         return self.key_id is not None
+
+
+def may_be_signed(raw: bytes) -> bool:
+    """Whether `Verifier.verify` may find out who sent an envelope. Where this is false, it never does: what is signed
+    is canonical, and in canonical form the name of a namespace stands as it is (Canonical XML 1.0, section 2.3).
+
+    Args:
+        raw: what was received.
+    """
+    return _NAMESPACE in raw
 
 
 class Verifier:

@@ -96,7 +96,7 @@ class Gateway:
         """`request` without waiting, neither for room nor for the answer.
 
         Args:
-            arrival: what came; its payload an instance.
+            arrival: what came.
             taker: gets the first answer's payload, or the error, as soon as there is one; see `Exchange.hand_to`.
 
         Returns:
@@ -106,15 +106,7 @@ class Gateway:
             Overloaded: there is no room.
             PipelineError: it cannot be admitted.
         """
-        exchange = self._ingress.admit_now(
-            arrival.target,
-            arrival.payload,
-            from_id=arrival.sender,
-            routing_table=arrival.peer_table,
-            extensions=canonical_elements(arrival.extensions) if arrival.extensions else "",
-            vouched=True,
-            deadline=arrival.deadline,
-        )
+        exchange = self._admit_now(arrival)
         exchange.hand_to(taker)
         if arrival.on_begin is not None:
             arrival.on_begin(exchange.conversation_id)
@@ -206,15 +198,32 @@ class Gateway:
             deadline=arrival.deadline,
         )
 
+    def _admit_now(self, arrival: Arrival) -> Exchange:
+        payload = arrival.payload
+        if isinstance(payload, list):
+            conversation_id, raw = self._enveloped(arrival, payload)
+            return self._ingress.admit_raw_now(
+                raw,
+                conversation_id,
+                arrival.sender,
+                routing_table=arrival.peer_table,
+                vouched=True,
+                deadline=arrival.deadline,
+            )
+        return self._ingress.admit_now(
+            arrival.target,
+            payload,
+            from_id=arrival.sender,
+            routing_table=arrival.peer_table,
+            extensions=canonical_elements(arrival.extensions) if arrival.extensions else "",
+            vouched=True,
+            deadline=arrival.deadline,
+        )
+
     async def _admit_elements(self, arrival: Arrival, payloads: list[_Element], stream: bool) -> Exchange:
-        """The payloads of somebody else's envelope, in one of ours: its sender, target and thread are what we say."""
-        if not payloads:
-            raise ValidationError("the envelope holds no payload", step="admission")
-        conversation_id = self._registry.ids.next()
-        first, *further = payloads
-        envelope = build_envelope(first, arrival.sender, conversation_id, arrival.target, arrival.extensions, further)
+        conversation_id, raw = self._enveloped(arrival, payloads)
         return await self._ingress.admit_raw(
-            envelope_to_bytes(envelope, declaration=False),
+            raw,
             conversation_id,
             arrival.sender,
             routing_table=arrival.peer_table,
@@ -223,6 +232,19 @@ class Gateway:
             vouched=True,
             deadline=arrival.deadline,
         )
+
+    def _enveloped(self, arrival: Arrival, payloads: list[_Element]) -> tuple[str, bytes]:
+        """The payloads of somebody else's envelope, in one of ours: its sender, target and thread are what we say.
+
+        Returns:
+            The thread, and the envelope.
+        """
+        if not payloads:
+            raise ValidationError("the envelope holds no payload", step="admission")
+        conversation_id = self._registry.ids.next()
+        first, *further = payloads
+        envelope = build_envelope(first, arrival.sender, conversation_id, arrival.target, arrival.extensions, further)
+        return conversation_id, envelope_to_bytes(envelope, declaration=False)
 
 
 def _resolve(over: asyncio.Future[None]) -> None:

@@ -209,18 +209,54 @@ class Ingress:
         vouched: bool = False,
         deadline: float = 0.0,
     ) -> Exchange:
-        """Admit a finished envelope. Whether it agrees with thread and sender is checked when it is read."""
-        self._checked_sender(from_id, vouched)
-        self._check_peer_table(routing_table)
-        self._check_size(raw)
-        to, claimed = peek(raw)
-        queue = to if to is not None and self._is_known(to) else ""
+        """`admit_raw_now`, but unless ``wait`` is false, wait for room where the queues are full."""
+        queue, to, claimed = self._looked_at(raw, from_id, routing_table, vouched)
         if not wait:
             self._scheduler.check_room(queue)
         elif self._scheduler.is_full(queue):
             await self._wait_for_room(queue)
+        thread = thread_id if thread_id is not None else claimed
+        return self._admit_raw(raw, queue, to, thread, from_id, routing_table, stream, deadline)
+
+    def admit_raw_now(
+        self,
+        raw: bytes,
+        thread_id: str | None,
+        from_id: str,
+        *,
+        routing_table: str | None = None,
+        vouched: bool = False,
+        deadline: float = 0.0,
+    ) -> Exchange:
+        """Admit a finished envelope. Whether it agrees with thread and sender is checked when it is read."""
+        queue, to, claimed = self._looked_at(raw, from_id, routing_table, vouched)
+        self._scheduler.check_room(queue)
+        thread = thread_id if thread_id is not None else claimed
+        return self._admit_raw(raw, queue, to, thread, from_id, routing_table, False, deadline)
+
+    def _looked_at(
+        self, raw: bytes, from_id: str, peer_table: str | None, vouched: bool
+    ) -> tuple[str, str | None, str | None]:
+        """Check an envelope; its queue, and the target and the thread that it names."""
+        self._checked_sender(from_id, vouched)
+        self._check_peer_table(peer_table)
+        self._check_size(raw)
+        to, claimed = peek(raw)
+        return to if to is not None and self._is_known(to) else "", to, claimed
+
+    def _admit_raw(
+        self,
+        raw: bytes,
+        queue: str,
+        to: str | None,
+        thread_id: str | None,
+        from_id: str,
+        peer_table: str | None,
+        stream: bool,
+        deadline: float,
+    ) -> Exchange:
         try:
-            conversation = self._begin(from_id, thread_id if thread_id is not None else claimed, routing_table)
+            conversation = self._begin(from_id, thread_id, peer_table)
         except BaseException:
             self._scheduler.pass_on(queue)
             raise
