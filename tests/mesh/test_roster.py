@@ -134,13 +134,14 @@ async def test_it_is_served_no_more_though_nobody_waited_until_it_was_out_of_the
             begun.set()
             await asyncio.Event().wait()
 
+        service = host.parts.host.service("a.desk")
         monkeypatch.setattr(host.parts.membership, "unlist", held_up)
         leaving = asyncio.create_task(host.withdraw("a.desk", 60.0))
         await begun.wait()
         leaving.cancel()
         await asyncio.wait([leaving])
         assert leaving.cancelled()
-        await spin(lambda: not host.parts.host.names)
+        await spin(lambda: service._subscription is None)  # it has left the group: nothing comes any more
         with pytest.raises(NotAvailable):
             await mesh.call("a.desk", "x")
     await until_names(mesh)
