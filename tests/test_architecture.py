@@ -19,7 +19,6 @@ ROWS: list[tuple[str, list[str]]] = [
         [
             "third_party.xmlable",
             "xml_pipeline.errors",
-            "xml_pipeline.log_crowd",
             "xml_pipeline.strict_xml",  # the one parser, which the envelope builds on
             f"{BUS}.message_state",
             "xml_pipeline.envelope",
@@ -68,6 +67,7 @@ STATE_OF_THE_BUS = {
     "ledger",
     "join",
     "listener",
+    "log_crowd",
     "mint",
     "notices",
     "peer_tables",

@@ -134,7 +134,8 @@ class Service:
         if tasks:
             _, stubborn = await asyncio.wait(tasks, timeout=_FAREWELL)
             if stubborn:
-                _log.warning("%d handlers of %s do not end when they are cancelled", len(stubborn), self.agent.name)
+                text = "%d tasks of %s do not end: a handler takes no notice, or a caller cannot be told"
+                _log.warning(text, len(stubborn), self.agent.name)
         self._deadlines.close()
 
     async def leave(self, timeout: float) -> None:

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from xml_pipeline.log_crowd import LogCrowd
+from xml_pipeline.message_bus.log_crowd import LogCrowd
 from xml_pipeline.message_bus.message_state import MessageState
 
 if TYPE_CHECKING:

@@ -7,8 +7,8 @@ import weakref
 
 import pytest
 
-from xml_pipeline import log_crowd
-from xml_pipeline.log_crowd import LogCrowd
+from xml_pipeline.message_bus import log_crowd
+from xml_pipeline.message_bus.log_crowd import LogCrowd
 
 LOGGER = logging.getLogger("tests.crowd")
 
